@@ -1,0 +1,117 @@
+"""Assembling input embeddings: text and prompts in one sequence, padding always outside.
+
+One function serves training, scoring and generation, so what they feed cannot differ (papers.md 1.5a).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PlacedPrompt:
+    """Vectors [L, d] or [B, L, d] and where they stand: `before`, `after-bos` or `after`."""
+
+    vectors: Tensor
+    placement: str
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A padded sequence of embeddings.
+
+    Attributes:
+        embeddings: [B, N, d].
+        attention_mask: [B, N].
+        text_positions: [B, T], where each input token stands (0 on padding).
+        last_positions: [B], the last position that is not a closing EOS.
+    """
+
+    embeddings: Tensor
+    attention_mask: Tensor
+    text_positions: Tensor
+    last_positions: Tensor
+
+
+def assemble(
+    token_embeddings: Tensor,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    prompts: Sequence[PlacedPrompt],
+    *,
+    first_ids: Sequence[int],
+    end_ids: Sequence[int],
+    pad_left: bool = False,
+) -> Assembled:
+    """Lays text and prompts out in one sequence.
+
+    Args:
+        token_embeddings: [B, T, d].
+        input_ids: [B, T].
+        attention_mask: [B, T]; zeros may stand on either side.
+        prompts: In order; those of one placement stand in that order.
+        first_ids: BOS/CLS ids, for `after-bos`.
+        end_ids: EOS/SEP ids, for `after` and for `last_positions`.
+        pad_left: Put the padding in front (generation with decoders).
+    """
+    batch, _, width = token_embeddings.shape
+    mask = attention_mask.bool()
+    rank = mask.long().cumsum(1) - 1
+    lengths = mask.long().sum(1)
+    rows = torch.arange(batch, device=input_ids.device)
+    first_token = input_ids[rows, mask.long().argmax(1)]
+    last_column = mask.shape[1] - 1 - mask.flip(1).long().argmax(1)
+    has_first = _is_any(first_token, first_ids) & (lengths > 0)
+    has_end = _is_any(input_ids[rows, last_column], end_ids) & (lengths > 0)
+
+    sizes = {"before": 0, "after-bos": 0, "after": 0}
+    for prompt in prompts:
+        sizes[prompt.placement] += prompt.vectors.shape[-2]
+    # A prompt behind BOS stands in front of a text that has none.
+    after_first = (rank >= 1) | ~has_first.unsqueeze(1)
+    is_end = (rank == (lengths - 1).unsqueeze(1)) & has_end.unsqueeze(1)
+    shift = sizes["before"] + after_first.long() * sizes["after-bos"] + is_end.long() * sizes["after"]
+    positions = rank + shift
+    prompt_total = sum(sizes.values())
+    totals = lengths + prompt_total
+    longest = int(totals.max())
+    offset = (longest - totals).unsqueeze(1) if pad_left else torch.zeros_like(totals).unsqueeze(1)
+
+    starts = {
+        "before": torch.zeros_like(lengths),
+        "after-bos": sizes["before"] + has_first.long(),
+        "after": sizes["before"] + sizes["after-bos"] + lengths - has_end.long(),
+    }
+    text_positions = torch.where(mask, positions + offset, torch.zeros_like(positions))
+    # Padding is sent to an extra last column, which is cut off again.
+    target = torch.where(mask, positions + offset, torch.full_like(positions, longest))
+    pieces, places = [token_embeddings], [target]
+    for prompt in prompts:
+        length = prompt.vectors.shape[-2]
+        vectors = prompt.vectors.to(token_embeddings.dtype)
+        pieces.append(vectors.expand(batch, length, width))
+        places.append(
+            starts[prompt.placement].unsqueeze(1) + torch.arange(length, device=input_ids.device) + offset
+        )
+        starts[prompt.placement] = starts[prompt.placement] + length
+    source, place = torch.cat(pieces, 1), torch.cat(places, 1)
+    embeddings = source.new_zeros(batch, longest + 1, width).scatter(
+        1, place.unsqueeze(-1).expand_as(source), source
+    )[:, :longest]
+    columns = torch.arange(longest, device=input_ids.device).unsqueeze(0)
+    assembled_mask = (columns >= offset) & (columns < totals.unsqueeze(1) + offset)
+    last_positions = (totals - 1 - has_end.long()).clamp(min=0) + offset.squeeze(1)
+    return Assembled(embeddings, assembled_mask.long(), text_positions, last_positions)
+
+
+def gather_positions(states: Tensor, positions: Tensor) -> Tensor:
+    """Picks states [B, N, d] at positions [B, T] -> [B, T, d]."""
+    return states.gather(1, positions.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+
+
+def _is_any(ids: Tensor, wanted: Sequence[int]) -> Tensor:
+    if not wanted:
+        return torch.zeros_like(ids, dtype=torch.bool)
+    return torch.isin(ids, torch.tensor(list(wanted), device=ids.device))

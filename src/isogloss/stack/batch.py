@@ -1,0 +1,89 @@
+"""What goes into a stack and what comes out."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """One batch of token ids.
+
+    Attributes:
+        input_ids: [B, T] int64.
+        attention_mask: [B, T], 1 on tokens, 0 on padding (on either side).
+        decoder_input_ids: [B, S] for encoder-decoders, starting with the decoder start token, padded on the right.
+        token_type_ids: [B, T] segment ids, for models that were trained with them.
+        routes: Slot name -> [B] int64, which module of that slot's bank each row uses.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    decoder_input_ids: Tensor | None = None
+    token_type_ids: Tensor | None = None
+    routes: Mapping[str, Tensor] | None = None
+
+    def to(self, device: torch.device | str) -> "TextBatch":
+        """The same batch on a device."""
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            attention_mask=self.attention_mask.to(device),
+            decoder_input_ids=None if self.decoder_input_ids is None else self.decoder_input_ids.to(device),
+            token_type_ids=None if self.token_type_ids is None else self.token_type_ids.to(device),
+            routes=None
+            if self.routes is None
+            else {name: rows.to(device) for name, rows in self.routes.items()},
+        )
+
+    @property
+    def tokens(self) -> int:
+        """Number of real tokens of the text side."""
+        return int(self.attention_mask.sum())
+
+
+@dataclass(frozen=True)
+class StackOutput:
+    """Last hidden states.
+
+    Attributes:
+        text_hidden: [B, T, d], laid out like `input_ids`; undefined on padding. Encoder side for encoder-decoders.
+        last_hidden: [B, d], the state that predicts what follows the text: the last position that is not EOS, which is
+            the last prompt vector for a prompt after the text.
+        attention_mask: [B, T] of the text.
+        decoder_hidden: [B, S, d] for encoder-decoders run with `decoder_input_ids`.
+        inverse: What stands between hidden states and the LM head (inverted invertible adapters), or None.
+    """
+
+    text_hidden: Tensor
+    last_hidden: Tensor
+    attention_mask: Tensor
+    decoder_hidden: Tensor | None = None
+    inverse: Callable[[Tensor], Tensor] | None = None
+
+    def pooled_mean(self) -> Tensor:
+        """Mean of the text states over real tokens, [B, d]."""
+        mask = self.attention_mask.unsqueeze(-1).to(self.text_hidden.dtype)
+        return (self.text_hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+    @cached_property
+    def lm_states(self) -> Tensor:
+        """States for the LM head: [B, S, d] of the decoder of an encoder-decoder, else [B, T, d] of the text."""
+        states = self.text_hidden if self.decoder_hidden is None else self.decoder_hidden
+        return states if self.inverse is None else self.inverse(states)
+
+    @cached_property
+    def lm_last(self) -> Tensor:
+        """`last_hidden` for the LM head, [B, d]."""
+        return (
+            self.last_hidden
+            if self.inverse is None
+            else self.inverse(self.last_hidden.unsqueeze(1)).squeeze(1)
+        )
+
+    def at(self, flat_positions: Tensor) -> Tensor:
+        """States for the LM head at [N] flat positions (row * width + column) -> [N, d]."""
+        return self.lm_states.flatten(0, 1).index_select(0, flat_positions)

@@ -1,0 +1,67 @@
+"""A leading prompt on a causal model, run once and shared by the batch, with gradient (design 5.4).
+
+Nothing in front of it depends on the text, so its keys and values are computed for the distinct prompts only and then
+laid before every row's own.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from isogloss.stack.bank import Rows
+from isogloss.stack.batch import StackOutput, TextBatch
+
+if TYPE_CHECKING:
+    from isogloss.stack.stack import Stack
+
+
+def run_with_prefix(stack: "Stack", batch: TextBatch, rows: Rows) -> StackOutput:
+    """`Stack.run` for a decoder whose prompts all stand before the text."""
+    batch_size = batch.input_ids.shape[0]
+    past, length = prefix_cache(stack, rows, batch_size)
+    with stack.attached(rows):
+        assembled = stack.assemble(batch, rows, with_prompts=False)
+        mask = assembled.attention_mask
+        full_mask = torch.cat((mask.new_ones(batch_size, length), mask), dim=1)
+        states = stack.backbone.body(
+            inputs_embeds=assembled.embeddings,
+            attention_mask=full_mask,
+            past_key_values=past,
+            use_cache=True,
+            **stack.position_ids(mask, start=length),
+        ).last_hidden_state
+    return stack.output(assembled, states, batch, rows)
+
+
+def prefix_cache(stack: "Stack", rows: Rows, batch_size: int) -> tuple[object, int]:
+    """Keys and values of the prompts, expanded to the batch, and the prompts' length."""
+    from transformers import DynamicCache
+
+    distinct, which = rows.combinations()
+    count = 1 if which is None else int(which.max()) + 1
+    prompts = stack.placed_prompts("decoder", distinct, count)
+    dtype = stack.backbone.dtype
+    vectors = torch.cat(
+        [prompt.vectors.to(dtype).expand(count, *prompt.vectors.shape[-2:]) for prompt in prompts], dim=1
+    )
+    length = vectors.shape[1]
+    ones = torch.ones(count, length, dtype=torch.long, device=vectors.device)
+    cache = DynamicCache()
+    # The prompt's own pass runs under its own routes: adapters of the stack act on prompt positions too.
+    with stack.attached(distinct):
+        stack.backbone.body(
+            inputs_embeds=vectors,
+            attention_mask=ones,
+            past_key_values=cache,
+            use_cache=True,
+            **stack.position_ids(ones),
+        )
+
+    def spread(states: Tensor) -> Tensor:
+        return states.expand(batch_size, -1, -1, -1) if which is None else states.index_select(0, which)
+
+    expanded = DynamicCache()
+    for number, layer in enumerate(cache.layers):
+        expanded.update(spread(layer.keys), spread(layer.values), number)
+    return expanded, length

@@ -1,0 +1,414 @@
+"""The stack: what training, scoring and generation all run through."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from isogloss.backbones import Backbone
+from isogloss.errors import IsoglossError
+from isogloss.modules import PromptAction, TransferModule
+from isogloss.stack import head
+from isogloss.stack.assembly import Assembled, PlacedPrompt, assemble, gather_positions
+from isogloss.stack.attach import Attachment
+from isogloss.stack.bank import Bank, Rows, Slot
+from isogloss.stack.batch import StackOutput, TextBatch
+from isogloss.stack.generation import generate
+from isogloss.stack.notation import Term, format_notation
+from isogloss.stack.prefix import run_with_prefix
+
+
+class Stack(nn.Module):
+    """Ordered modules on one backbone.
+
+    Args:
+        backbone: From `load_backbone`.
+        modules: Modules or banks, first one nearest to the text: language part, then task part.
+        prompt_fusion: What several prompts at one place do: stand behind one another, or be averaged (S1's `avg`).
+        double_language_prompt: Feed the language prompt twice in training and once in generation, as the published LP+TP
+            code did (papers.md 1.5a). Only to study that quirk.
+
+    Raises:
+        IsoglossError: A module was made for another backbone, prompts leave no room for text, or a site is missing.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        modules: Sequence[TransferModule | Bank] = (),
+        *,
+        prompt_fusion: Literal["concatenate", "average"] = "concatenate",
+        double_language_prompt: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.model = backbone.model
+        self.prompt_fusion = prompt_fusion
+        self.double_language_prompt = double_language_prompt
+        self.slots = _name_slots(modules)
+        self.members = nn.ModuleList(module for slot in self.slots for module in slot.modules)
+        for module in self.members:
+            _refuse_foreign(module, backbone)  # type: ignore[arg-type]
+        self._attachment = Attachment(backbone, self.slots)
+        self._check_prompts()
+        self._patches = [module.backbone_state for module in self.members if module.backbone_state]
+        if len(self._patches) > 1:
+            raise IsoglossError("Two modules of the stack carry changed backbone weights; only one can.")
+        self.eval()
+
+    # -- what it is -----------------------------------------------------------------------------------------------
+
+    @property
+    def notation(self) -> str:
+        """`prompt:slk_Latn > adapter:topic`; banks show their members in braces."""
+        terms = []
+        for slot in self.slots:
+            labels = [module.info.label for module in slot.modules]
+            terms.append(
+                Term(slot.single.method, labels[0] if len(labels) == 1 else "{" + ",".join(labels) + "}")
+            )
+        return format_notation(tuple(terms))
+
+    def prompt_length(self, side: str | None = None) -> int:
+        """Prompt vectors on a side (default: where the text goes in)."""
+        side = side or self.backbone.sites.sides[0]
+        lengths: dict[str, list[int]] = {}
+        for _, action in self._prompt_actions(side):
+            lengths.setdefault(action.placement, []).append(action.length)
+        fuse = max if self.prompt_fusion == "average" else sum
+        return sum(fuse(found) for found in lengths.values())
+
+    @property
+    def text_budget(self) -> int | None:
+        """Tokens that a text may have, special tokens included; None without a limit."""
+        limit = self.backbone.max_length
+        return None if limit is None else limit - self.prompt_length()
+
+    def parameters_to_train(self) -> list[nn.Parameter]:
+        """Every parameter with gradients on, of modules and backbone."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    # -- forward --------------------------------------------------------------------------------------------------
+
+    def run(self, batch: TextBatch) -> StackOutput:
+        """Runs the batch and returns last hidden states (no LM head)."""
+        rows = self._rows(batch.routes, batch.input_ids.shape[0])
+        if self._prefix_pays(rows, batch.input_ids.shape[0]):
+            return run_with_prefix(self, batch, rows)
+        with self.attached(rows):
+            if self.backbone.kind == "encoder-decoder":
+                return self._run_encoder_decoder(batch, rows)
+            assembled = self.assemble(batch, rows)
+            return self.output(assembled, self._run_body(assembled, batch), batch, rows)
+
+    def forward(self, batch: TextBatch) -> StackOutput:
+        """Same as `run`, for wrappers that call modules."""
+        return self.run(batch)
+
+    def hidden(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        decoder_input_ids: Tensor | None = None,
+        routes: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Last hidden states at text positions, [B, T, d]; of the decoder, [B, S, d], when decoder ids are given."""
+        output = self.run(TextBatch(input_ids, attention_mask, decoder_input_ids, routes=routes))
+        return output.text_hidden if output.decoder_hidden is None else output.decoder_hidden
+
+    def logits(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        decoder_input_ids: Tensor | None = None,
+        routes: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Full logits [B, T, V] at text positions ([B, S, V] at decoder positions). For inspection: nothing else builds them.
+
+        Args:
+            input_ids: [B, T].
+            attention_mask: [B, T].
+            decoder_input_ids: [B, S], needed by encoder-decoders.
+            routes: Slot name -> [B], for banks.
+        """
+        if self.backbone.kind == "encoder-decoder" and decoder_input_ids is None:
+            raise IsoglossError("The logits of an encoder-decoder need decoder_input_ids.")
+        output = self.run(TextBatch(input_ids, attention_mask, decoder_input_ids, routes=routes))
+        states = self.backbone.head_input(output.lm_states)
+        return head.chunk_logits(
+            states,
+            self.backbone.head_weight.to(states.dtype),
+            self.backbone.head_bias,
+            self.backbone.logit_softcap,
+        )
+
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        *,
+        routes: Mapping[str, Tensor] | None = None,
+        max_new_tokens: int = 64,
+        **options: Any,
+    ) -> Tensor:
+        """Generates token ids [B, S], new tokens only, padded on the right; greedy unless options say otherwise.
+
+        The input embeddings are assembled by the same function as in `run`.
+
+        Args:
+            input_ids: [B, T].
+            attention_mask: [B, T].
+            routes: Slot name -> [B], for banks.
+            max_new_tokens: Upper bound of S.
+            **options: Passed to `transformers`' `generate` (`num_beams`, `do_sample`, ...).
+        """
+        batch = TextBatch(input_ids, attention_mask, routes=routes)
+        return generate(self, batch, self._rows(routes, input_ids.shape[0]), max_new_tokens, options)
+
+    # -- LM head --------------------------------------------------------------------------------------------------
+
+    def lm_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Sum of cross-entropies over the whole vocabulary; `hidden` [N, d] from `StackOutput.at` or `.lm_last`, labels [N]."""
+        states = self.backbone.head_input(hidden)
+        return head.cross_entropy_sum(
+            states, self.backbone.head_weight, self.backbone.head_bias, labels, self.backbone.logit_softcap
+        )
+
+    def label_logits(self, hidden: Tensor, token_ids: Tensor) -> Tensor:
+        """Logits [N, K] of K tokens only; multiplies by their rows of the vocabulary matrix and no others."""
+        states = self.backbone.head_input(hidden)
+        bias = self.backbone.head_bias
+        return head.chunk_logits(
+            states,
+            self.backbone.head_weight[token_ids].to(states.dtype),
+            None if bias is None else bias[token_ids],
+            self.backbone.logit_softcap,
+        )
+
+    def vocabulary_logsumexp(self, hidden: Tensor) -> Tensor:
+        """Exact normaliser [N] of the full-vocabulary softmax, chunked."""
+        states = self.backbone.head_input(hidden)
+        return head.logsumexp(
+            states, self.backbone.head_weight, self.backbone.head_bias, self.backbone.logit_softcap
+        )
+
+    def correct(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Whether the most likely token is the label, [N] bool."""
+        states = self.backbone.head_input(hidden.detach())
+        return (
+            head.best_tokens(
+                states, self.backbone.head_weight, self.backbone.head_bias, self.backbone.logit_softcap
+            )
+            == labels
+        )
+
+    # -- parts that generation and the prefix path share -----------------------------------------------------------
+
+    @contextmanager
+    def attached(self, rows: Rows) -> Iterator[None]:
+        """Within it the backbone computes with the stack's modules, under the routes of one batch."""
+        with (
+            _patched(self.model, self._patches[0] if self._patches else None),
+            self._attachment.attached(rows),
+        ):
+            yield
+
+    def assemble(
+        self, batch: TextBatch, rows: Rows, *, pad_left: bool = False, with_prompts: bool = True
+    ) -> Assembled:
+        """Text and prompts of the text side in one padded sequence."""
+        backbone = self.backbone
+        embeddings = backbone.embed(batch.input_ids)
+        if backbone.sites.embedding_output is None:
+            embeddings = self._attachment.embed(embeddings, rows)
+        tokenizer = backbone.tokenizer
+        first_ids = [
+            value
+            for value in (
+                getattr(tokenizer, "bos_token_id", None),
+                getattr(tokenizer, "cls_token_id", None),
+                getattr(backbone.config, "bos_token_id", None),
+            )
+            if isinstance(value, int)
+        ]
+        return assemble(
+            embeddings,
+            batch.input_ids,
+            batch.attention_mask,
+            self.placed_prompts(backbone.sites.sides[0], rows, batch.input_ids.shape[0])
+            if with_prompts
+            else [],
+            first_ids=first_ids,
+            end_ids=backbone.eos_ids,
+            pad_left=pad_left,
+        )
+
+    def placed_prompts(self, side: str, rows: Rows, batch_size: int) -> list[PlacedPrompt]:
+        """The prompts of one side with their vectors for this batch, fused as the stack says."""
+        found: list[PlacedPrompt] = []
+        for slot, action in self._prompt_actions(side):
+            vectors = action.vectors(rows.weights(slot, action.group, batch_size))
+            found.append(PlacedPrompt(vectors, action.placement))
+            if self.double_language_prompt and self.training and slot.name == "language":
+                found.append(found[-1])
+        if self.prompt_fusion == "average":
+            found = [
+                _average([prompt for prompt in found if prompt.placement == place])
+                for place in dict.fromkeys(p.placement for p in found)
+            ]
+        return found
+
+    def output(self, assembled: Assembled, states: Tensor, batch: TextBatch, rows: Rows) -> StackOutput:
+        """Picks text positions out of the assembled sequence's states."""
+        index = torch.arange(states.shape[0], device=states.device)
+        return StackOutput(
+            text_hidden=gather_positions(states, assembled.text_positions),
+            last_hidden=states[index, assembled.last_positions],
+            attention_mask=batch.attention_mask,
+            inverse=self.inverse(rows),
+        )
+
+    def inverse(self, rows: Rows) -> Any:
+        """The map from hidden states to LM head inputs, or None when it is the identity."""
+        if not self._attachment.embedding:
+            return None
+        return lambda states: self._attachment.before_head(states, rows)
+
+    def position_ids(self, mask: Tensor, start: int = 0) -> dict[str, Tensor]:
+        """Keyword arguments that number the real tokens of [B, N] from `start`, for models that take them."""
+        if not self.backbone.family.takes_position_ids:
+            return {}
+        ranks = (mask.cumsum(1) - 1).clamp(min=0)
+        return {"position_ids": ranks + start + self.backbone.family.position_offset}
+
+    def encode(self, batch: TextBatch, rows: Rows) -> tuple[Tensor, Assembled]:
+        """Runs the encoder of an encoder-decoder: states [B, N, d] of the assembled sequence."""
+        assembled = self.assemble(batch, rows)
+        states = self.backbone.encoder(
+            inputs_embeds=assembled.embeddings, attention_mask=assembled.attention_mask
+        ).last_hidden_state
+        return states, assembled
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _rows(self, routes: Mapping[str, Tensor] | None, batch_size: int) -> Rows:
+        return Rows(self.slots, dict(routes or {}), batch_size)
+
+    def _run_body(self, assembled: Assembled, batch: TextBatch) -> Tensor:
+        mask = assembled.attention_mask
+        extra: dict[str, Any] = self.position_ids(mask)
+        if batch.token_type_ids is not None:
+            segments = torch.zeros_like(mask)
+            extra["token_type_ids"] = segments.scatter(
+                1, assembled.text_positions, batch.token_type_ids * batch.attention_mask
+            )
+        if self.backbone.kind == "decoder":
+            extra["use_cache"] = False
+        return self.backbone.body(
+            inputs_embeds=assembled.embeddings, attention_mask=mask, **extra
+        ).last_hidden_state  # type: ignore[no-any-return]
+
+    def _run_encoder_decoder(self, batch: TextBatch, rows: Rows) -> StackOutput:
+        states, assembled = self.encode(batch, rows)
+        output = self.output(assembled, states, batch, rows)
+        if batch.decoder_input_ids is None:
+            return output
+        batch_size = batch.input_ids.shape[0]
+        embeddings = self.backbone.embed(batch.decoder_input_ids)
+        prompts = [
+            prompt.vectors.to(embeddings.dtype) for prompt in self.placed_prompts("decoder", rows, batch_size)
+        ]
+        length = sum(vectors.shape[-2] for vectors in prompts)
+        if prompts:
+            embeddings = torch.cat(
+                [vectors.expand(batch_size, *vectors.shape[-2:]) for vectors in prompts] + [embeddings], dim=1
+            )
+        decoded = self.backbone.decoder(
+            inputs_embeds=embeddings,
+            encoder_hidden_states=states,
+            encoder_attention_mask=assembled.attention_mask,
+            use_cache=False,
+        ).last_hidden_state
+        return StackOutput(
+            output.text_hidden, output.last_hidden, output.attention_mask, decoded[:, length:], output.inverse
+        )
+
+    def _prefix_pays(self, rows: Rows, batch_size: int) -> bool:
+        actions = self._prompt_actions("decoder")
+        if self.backbone.kind != "decoder" or not self.backbone.family.prefix_cache or not actions:
+            return False
+        if any(action.placement != "before" for _, action in actions):
+            return False
+        _, which = rows.combinations()
+        return which is None or int(which.max()) + 1 < batch_size
+
+    def _prompt_actions(self, side: str) -> list[tuple[Slot, PromptAction]]:
+        return [
+            (slot, action)
+            for slot in self.slots
+            for action in slot.actions
+            if isinstance(action, PromptAction) and action.side == side
+        ]
+
+    def _check_prompts(self) -> None:
+        if self.prompt_fusion not in ("concatenate", "average"):
+            raise IsoglossError(
+                f"The prompt fusion '{self.prompt_fusion}' is unknown; use concatenate or average."
+            )
+        budget = self.text_budget
+        if budget is not None and budget < 4:
+            raise IsoglossError(
+                f"The prompts take {self.prompt_length()} of the {self.backbone.max_length} positions of {self.backbone.name} and leave "
+                "no room for text; shorten them."
+            )
+        if self.prompt_fusion == "average":
+            for side in self.backbone.sites.sides:
+                lengths = {action.length for _, action in self._prompt_actions(side)}
+                if len(lengths) > 1:
+                    raise IsoglossError(
+                        f"Prompts can only be averaged when they are equally long, but they have {sorted(lengths)} vectors."
+                    )
+
+
+def _name_slots(modules: Sequence[TransferModule | Bank]) -> list[Slot]:
+    slots: list[Slot] = []
+    taken: dict[str, int] = {}
+    for content in modules:
+        role = (content.first if isinstance(content, Bank) else content).info.role
+        taken[role] = taken.get(role, 0) + 1
+        slots.append(Slot(role if taken[role] == 1 else f"{role}_{taken[role]}", content))
+    return slots
+
+
+def _refuse_foreign(module: TransferModule, backbone: Backbone) -> None:
+    if module.info.fingerprint and module.info.fingerprint != backbone.fingerprint:
+        raise IsoglossError(
+            f"The module '{module.method}:{module.info.label}' was made for {module.info.backbone} (fingerprint {module.info.fingerprint}), "
+            f"but the backbone is {backbone.name} (fingerprint {backbone.fingerprint}); load the backbone that it was made for."
+        )
+
+
+def _average(prompts: list[PlacedPrompt]) -> PlacedPrompt:
+    return PlacedPrompt(
+        torch.stack(torch.broadcast_tensors(*(prompt.vectors for prompt in prompts))).mean(0),
+        prompts[0].placement,
+    )
+
+
+@contextmanager
+def _patched(model: nn.Module, state: Mapping[str, Tensor] | None) -> Iterator[None]:
+    """Lends the model changed weights (unfrozen training) for one forward; tensors change places, nothing is copied."""
+    if state is None:
+        yield
+        return
+    parameters = dict(model.named_parameters())
+    kept = {name: parameters[name].data for name in state}
+    try:
+        for name, tensor in state.items():
+            parameters[name].data = tensor.to(kept[name])
+        yield
+    finally:
+        for name, tensor in kept.items():
+            parameters[name].data = tensor

@@ -1,0 +1,135 @@
+"""States that predict tokens written after a text, and exact log-probabilities of those tokens.
+
+For decoders the tokens stand behind the text and any prompt after it, exactly where `Stack.generate` writes
+them; for encoder-decoders the encoder runs once a text, whatever number of targets is scored. No [B, T, V]
+tensor is built.
+"""
+
+import torch
+from torch import Tensor
+
+from isogloss.modules import PromptAction
+from isogloss.stack import Stack, TextBatch
+from isogloss.stack.bank import Rows
+
+
+def continuation_states(stack: Stack, text: TextBatch, tokens: Tensor) -> Tensor:
+    """LM states of a decoder: at k = 0 the state behind the text, at k > 0 behind the k-th token, [B, C + 1,
+    d].
+
+    Args:
+        stack: On a decoder.
+        text: Right-padded, without an end token.
+        tokens: [B, C], padded with -1 on the right.
+    """
+    if _has_prompt_after(stack):
+        return _assembled_continuation(stack, text, tokens)
+    lengths = text.attention_mask.sum(1)
+    batch, count = tokens.shape
+    real = tokens >= 0
+    columns = lengths.unsqueeze(1) + torch.arange(count, device=tokens.device)
+    width = text.input_ids.shape[1] + count
+    pad = stack.backbone.pad_id
+    ids = torch.full((batch, width), pad, device=tokens.device)
+    ids[:, : text.input_ids.shape[1]] = text.input_ids
+    ids.scatter_(1, columns, tokens.where(real, torch.full_like(tokens, pad)))
+    mask = (torch.arange(width, device=tokens.device) < (lengths + real.sum(1)).unsqueeze(1)).long()
+    used = int(mask.sum(1).max())
+    output = stack.run(TextBatch(ids[:, :used], mask[:, :used], routes=text.routes))
+    places = lengths.unsqueeze(1) - 1 + torch.arange(count + 1, device=tokens.device)
+    return _pick(output.lm_states, places)
+
+
+def _has_prompt_after(stack: Stack) -> bool:
+    return any(
+        isinstance(action, PromptAction) and action.side == "decoder" and action.placement == "after"
+        for slot in stack.slots
+        for action in slot.actions
+    )
+
+
+def _assembled_continuation(stack: Stack, text: TextBatch, tokens: Tensor) -> Tensor:
+    batch, count = tokens.shape
+    rows = Rows(stack.slots, dict(text.routes or {}), batch)
+    real = tokens >= 0
+    with stack.attached(rows):
+        assembled = stack.assemble(text, rows)
+        lengths = assembled.attention_mask.sum(1)
+        embeddings, mask = assembled.embeddings, assembled.attention_mask
+        if count:
+            pad = torch.full_like(tokens, stack.backbone.pad_id)
+            written = stack.assemble(
+                TextBatch(tokens.where(real, pad), torch.ones_like(tokens)), rows, with_prompts=False
+            )
+            width = embeddings.shape[1]
+            columns = lengths.unsqueeze(1) + torch.arange(count, device=tokens.device)
+            embeddings = torch.cat((embeddings, torch.zeros_like(written.embeddings)), dim=1)
+            embeddings = embeddings.scatter(
+                1, columns.unsqueeze(-1).expand_as(written.embeddings), written.embeddings
+            )
+            mask = (
+                torch.arange(width + count, device=tokens.device) < (lengths + real.sum(1)).unsqueeze(1)
+            ).long()
+        states = stack.backbone.body(
+            inputs_embeds=embeddings, attention_mask=mask, use_cache=False, **stack.position_ids(mask)
+        ).last_hidden_state
+        inverse = stack.inverse(rows)
+        picked = _pick(states, lengths.unsqueeze(1) - 1 + torch.arange(count + 1, device=tokens.device))
+        return picked if inverse is None else inverse(picked)  # type: ignore[no-any-return]
+
+
+def _pick(states: Tensor, places: Tensor) -> Tensor:
+    places = places.clamp(max=states.shape[1] - 1)
+    return states.gather(1, places.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+
+
+def target_states(stack: Stack, text: TextBatch, targets: Tensor) -> Tensor:
+    """LM states of an encoder-decoder that predict each token of the targets, [B * K, S, d].
+
+    Args:
+        stack: On an encoder-decoder.
+        text: B texts; the encoder runs once for each.
+        targets: [B * K, S], the K targets of a text behind one another, padded with -1.
+    """
+    backbone = stack.backbone
+    start = torch.full((len(targets), 1), backbone.decoder_start_id, device=targets.device)
+    inputs = torch.cat((start, targets[:, :-1]), dim=1)
+    inputs = inputs.where(inputs >= 0, torch.full_like(inputs, backbone.pad_id))
+    batch = len(text.input_ids)
+    if len(targets) == batch:
+        return stack.run(TextBatch(text.input_ids, text.attention_mask, inputs, routes=text.routes)).lm_states
+    count = len(targets) // batch
+    rows = Rows(stack.slots, dict(text.routes or {}), batch)
+    with stack.attached(rows):
+        states, assembled = stack.encode(text, rows)
+        embeddings = backbone.embed(inputs)
+        prompts = [
+            prompt.vectors.to(embeddings.dtype).expand(len(targets), *prompt.vectors.shape[-2:])
+            for prompt in stack.placed_prompts("decoder", rows, len(targets))
+        ]
+        length = sum(vectors.shape[1] for vectors in prompts)
+        decoded = backbone.decoder(  # type: ignore[operator]
+            inputs_embeds=torch.cat((*prompts, embeddings), dim=1),
+            encoder_hidden_states=states.repeat_interleave(count, 0),
+            encoder_attention_mask=assembled.attention_mask.repeat_interleave(count, 0),
+            use_cache=False,
+        ).last_hidden_state[:, length:]
+        inverse = stack.inverse(rows)
+        return decoded if inverse is None else inverse(decoded)  # type: ignore[no-any-return]
+
+
+def token_log_probabilities(stack: Stack, states: Tensor, places: Tensor, tokens: Tensor) -> Tensor:
+    """Exact log-probabilities [N] over the whole vocabulary of tokens at places; each place is normalised
+    once.
+
+    Args:
+        stack: Gives the LM head.
+        states: LM states [M, d].
+        places: [N] rows of `states`.
+        tokens: [N] token ids.
+    """
+    used, place_of = torch.unique(places, return_inverse=True)
+    needed, token_of = torch.unique(tokens, return_inverse=True)
+    hidden = states.index_select(0, used)
+    logits = stack.label_logits(hidden, needed) - stack.vocabulary_logsumexp(hidden).unsqueeze(1)
+    return logits[place_of, token_of]

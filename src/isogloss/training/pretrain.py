@@ -1,0 +1,297 @@
+"""Pre-training a backbone from a recipe: tokenizer, first embeddings, objectives, checkpoints, model card."""
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isogloss.backbones import Backbone, fingerprint, load_backbone
+from isogloss.backbones.families import family_of
+from isogloss.backbones.sites import resolve_sites
+from isogloss.corpora import (
+    ContrastBatch,
+    ParallelCorpus,
+    TokenStore,
+    default_cache,
+    stream_generator,
+    symmetric_info_nce,
+    tokenise,
+    train_tokenizer,
+)
+from isogloss.corpora.cooccurrence import cooccurrence_embeddings
+from isogloss.errors import IsoglossError
+from isogloss.stack import Stack, TextBatch
+from isogloss.storage import content_key, file_digest, new_folder, write_json, write_text
+from isogloss.training.architectures import fresh_model
+from isogloss.training.config import FitConfig, FitResult, LossResult, TrainedPart
+from isogloss.training.fit import fit
+from isogloss.training.outputs import claim_output
+from isogloss.training.pretrain_card import model_card
+from isogloss.training.pretrain_stream import PretrainStep, PretrainStream, make_objective
+from isogloss.training.progress import Progress
+from isogloss.training.recipe import Recipe
+
+_EMBEDDING_STD = 0.05
+
+
+def pretrain(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    checkpoint_seconds: float = 300.0,
+    progress: Progress | None = None,
+    cache_dir: str | Path | None = None,
+) -> dict[str, Any]:
+    """Trains a backbone from scratch, or continues one, and saves it with its tokenizer and card.
+
+    Args:
+        recipe: From `read_recipe`.
+        out: Output folder; the same one continues an interrupted run.
+        overwrite: Replace what is there.
+        checkpoint_seconds: Time between checkpoints.
+        progress: Where to show progress.
+        cache_dir: Token cache; the default cache when None.
+
+    Returns:
+        JSON facts: folder, steps, seconds, tokens, parameters, validation loss by language.
+
+    Raises:
+        IsoglossError: A text is missing, a language unknown, or the output folder holds something else.
+    """
+    target = claim_output(out, overwrite=overwrite)
+    files = {code: _text_files(recipe, code) for code in recipe.codes}
+    tell = progress.note if progress else lambda text: None
+    identity = {
+        "recipe": recipe.model_dump(),
+        "texts": {code: [file_digest(path) for path in paths] for code, paths in files.items()},
+    }
+    work = target / ".checkpoint" / f"start-{content_key(identity)[:16]}"
+    backbone, stores = _start(recipe, files, cache_dir, tell)
+    parallel = None
+    if recipe.parallel:
+        tell("aligned text")
+        # A language without aligned text is trained on its own text alone.
+        aligned = [
+            code
+            for code in recipe.codes
+            if any(list(Path(folder).glob(f"{code}.jsonl*")) for folder in recipe.parallel)
+        ]
+        parallel = ParallelCorpus.open(
+            recipe.parallel, backbone.tokenizer, languages=aligned, pivot=recipe.pivot, cache_dir=cache_dir
+        )
+    splits = {
+        code: store.split(min(recipe.validation_documents, max(1, store.document_count // 10)))
+        for code, store in stores.items()
+    }
+    if (
+        recipe.embeddings == "cooccurrence"
+        and not recipe.start_from
+        and not (work / "embeddings.safetensors").is_file()
+    ):
+        tell("first embeddings from co-occurrence")
+        _set_embeddings(backbone, [train for train, _ in splits.values()], parallel, recipe, work)
+    elif (work / "embeddings.safetensors").is_file():
+        _load_embeddings(backbone, work)
+    backbone.unfreeze()
+    stack = Stack(backbone, [])
+    result = fit(
+        FitConfig(
+            steps=recipe.steps,
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            warmup=recipe.warmup,
+            schedule="linear",
+            precision=recipe.precision,
+            seed=recipe.seed,
+            keep_best=False,
+            checkpoint_seconds=checkpoint_seconds,
+        ),
+        parts=[TrainedPart("backbone", list(dict.fromkeys(backbone.model.parameters())))],
+        batches=PretrainStream(
+            recipe, {code: train for code, (train, _) in splits.items()}, parallel, backbone
+        ),
+        loss=lambda step: step_loss(stack, step),
+        modules={"backbone": backbone.model},
+        folder=target,
+        progress=progress,
+        identity=identity,
+    )
+    validation = validation_losses(stack, {code: held for code, (_, held) in splits.items()}, recipe)
+    facts = _facts(
+        recipe, backbone, result, validation, {code: store.token_count for code, store in stores.items()}
+    )
+    with new_folder(target, overwrite=True) as folder:
+        backbone.model.to(torch.bfloat16).save_pretrained(folder)
+        backbone.tokenizer.save_pretrained(folder)
+        write_json(folder / "isogloss.json", facts)
+        write_text(folder / "README.md", model_card(recipe, facts))
+    return {"backbone": str(target), **facts}
+
+
+def step_loss(stack: Stack, step: PretrainStep) -> LossResult:
+    """The loss of one pre-training batch."""
+    device = stack.backbone.device
+    batch = step.batch.to(device)
+    if isinstance(batch, ContrastBatch):
+        first, second = (
+            stack.run(TextBatch(half.input_ids, half.attention_mask)).pooled_mean()
+            for half in (batch.first, batch.second)
+        )
+        loss = symmetric_info_nce(first, second, temperature=step.objective.temperature, groups=batch.groups)
+        tokens = int(batch.first.attention_mask.sum() + batch.second.attention_mask.sum())
+        return LossResult(loss * len(first), len(first), tokens)
+    output = stack.run(TextBatch(batch.input_ids, batch.attention_mask, batch.decoder_input_ids))
+    loss = stack.lm_loss(output.at(batch.label_positions), batch.labels)
+    return LossResult(loss, len(batch.labels), batch.token_count)
+
+
+def validation_losses(
+    stack: Stack, held: Mapping[str, TokenStore], recipe: Recipe, rows: int = 32
+) -> dict[str, float]:
+    """Mean loss per scored token of the recipe's first raw objective, by language, on up to `rows` held-out rows."""
+    item = next(
+        (
+            entry
+            for entry in recipe.objectives
+            if entry.text == "raw" and entry.name not in ("translation", "contrast")
+        ),
+        None,
+    )
+    if item is None:
+        return {}
+    stage = recipe.stages[-1]
+    objective = make_objective(item.name, stack.backbone.tokenizer, stage.length, stack.backbone, item.rate)
+    stack.eval()
+    losses = {}
+    for code, store in held.items():
+        view = store.blocks(objective.raw_length)
+        if not len(view):
+            continue
+        batch = objective.collate(
+            view.take(range(min(rows, len(view)))), stream_generator("validation", code)
+        )
+        with torch.no_grad():
+            result = step_loss(stack, PretrainStep(item, batch))
+        losses[code] = float(result.total) / result.count
+    return losses
+
+
+def _text_files(recipe: Recipe, code: str) -> list[Path]:
+    found = [
+        path
+        for folder in recipe.text
+        for suffix in (".jsonl.gz", ".jsonl", ".txt.gz", ".txt")
+        if (path := Path(folder) / f"{code}{suffix}").is_file()
+    ]
+    if not found:
+        raise IsoglossError(
+            f"No text for {code} in {', '.join(recipe.text)}; expected a file {code}.jsonl.gz or .txt there."
+        )
+    return found
+
+
+def _start(
+    recipe: Recipe, files: Mapping[str, list[Path]], cache_dir: str | Path | None, tell: Any
+) -> tuple[Backbone, dict[str, TokenStore]]:
+    """The model before its first step and the tokenised text; the tokenizer is kept in the cache."""
+    from transformers import AutoTokenizer
+
+    if recipe.start_from:
+        backbone = load_backbone(recipe.start_from, dtype="fp32")
+    else:
+        digests = {code: [file_digest(path) for path in paths] for code, paths in files.items()}
+        wanted = {**recipe.tokenizer.model_dump(), "kind": recipe.kind, "texts": digests, "seed": recipe.seed}
+        kept = Path(cache_dir or default_cache()) / "tokenizers" / content_key(wanted)[:32]
+        if not kept.is_dir():
+            tell(f"tokenizer of {recipe.tokenizer.vocabulary} tokens")
+            tokenizer = train_tokenizer(
+                files,
+                vocab_size=recipe.tokenizer.vocabulary,
+                kind=recipe.kind,
+                alpha=recipe.tokenizer.alpha,
+                sentinels=recipe.tokenizer.sentinels,
+                max_characters=recipe.tokenizer.max_characters,
+                max_length=recipe.model.max_length,
+                seed=recipe.seed,
+            )
+            with new_folder(kept) as folder:
+                tokenizer.save_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(kept)
+        backbone = wrap_model(recipe.name, fresh_model(recipe, tokenizer), tokenizer)
+    tell("tokenising")
+    return backbone, {
+        code: tokenise(paths, backbone.tokenizer, cache_dir=cache_dir) for code, paths in files.items()
+    }
+
+
+def wrap_model(name: str, model: Any, tokenizer: Any) -> Backbone:
+    """Makes a `Backbone` of a live model of a known family."""
+    family = family_of(model.config.model_type)
+    assert family is not None
+    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Backbone(
+        name,
+        model.to(place),
+        tokenizer,
+        family,
+        resolve_sites(model, family),
+        fingerprint(model, model.config),
+    )
+
+
+def _set_embeddings(
+    backbone: Backbone, stores: list[TokenStore], parallel: ParallelCorpus | None, recipe: Recipe, work: Path
+) -> None:
+    from isogloss.storage import save_tensors
+
+    vectors = cooccurrence_embeddings(
+        stores, parallel, backbone.vocabulary_size, backbone.hidden_size, std=_EMBEDDING_STD, seed=recipe.seed
+    )
+    save_tensors(work / "embeddings.safetensors", {"vectors": vectors})
+    _load_embeddings(backbone, work)
+
+
+def _load_embeddings(backbone: Backbone, work: Path) -> None:
+    from isogloss.storage import load_tensors
+
+    with torch.no_grad():
+        backbone.model.get_input_embeddings().weight.copy_(
+            load_tensors(work / "embeddings.safetensors")["vectors"]
+        )
+
+
+def _facts(
+    recipe: Recipe,
+    backbone: Backbone,
+    result: FitResult,
+    validation: Mapping[str, float],
+    tokens: Mapping[str, int],
+) -> dict[str, Any]:
+    parameters = sum(parameter.numel() for parameter in set(backbone.model.parameters()))
+    return {
+        "name": recipe.name,
+        "kind": recipe.kind,
+        "languages": recipe.codes,
+        "parameters": parameters,
+        "vocabulary": backbone.vocabulary_size,
+        "steps": result.steps,
+        "tokens_seen": result.tokens,
+        "seconds": round(result.seconds, 1),
+        "finished": time.strftime("%Y-%m-%d", time.gmtime()),
+        "final_loss": _last_loss(result),
+        "validation_loss": {code: round(loss, 3) for code, loss in validation.items()},
+        "validation_perplexity": {
+            code: round(math.exp(min(loss, 20.0)), 1) for code, loss in validation.items()
+        },
+        "text_tokens": dict(tokens),
+        "recipe": recipe.model_dump(),
+    }
+
+
+def _last_loss(result: FitResult) -> float | None:
+    losses = [entry["loss"] for entry in result.history if "loss" in entry]
+    return round(losses[-1], 4) if losses else None

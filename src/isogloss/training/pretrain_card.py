@@ -1,0 +1,60 @@
+"""The model card of a pre-trained backbone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from isogloss.languages import resolve
+from isogloss.training.recipe import Recipe
+
+
+def model_card(recipe: Recipe, facts: Mapping[str, Any]) -> str:
+    """Returns Markdown with YAML front matter: what it is, its data and licences, steps, losses by language."""
+    languages = [resolve(code) for code in recipe.codes]
+    front = [
+        "---",
+        "library_name: isogloss",
+        "language:",
+        *(f"- {item.iso639_1 or item.iso639_3}" for item in languages),
+        "---",
+    ]
+    objectives = ", ".join(
+        f"{item.name} ({item.weight:g}{', parallel text' if item.text == 'parallel' else ''})"
+        for item in recipe.objectives
+    )
+    stages = "; ".join(
+        f"{stage.steps} steps of {stage.batch} x {stage.length} tokens" for stage in recipe.stages
+    )
+    losses = facts["validation_loss"]
+    rows = [
+        f"| {item.name} | `{item.code}` | {facts['text_tokens'].get(item.code, 0):,} | {losses.get(item.code, float('nan')):.3f} |"
+        for item in languages
+    ]
+    sources = [f"* {line}" for line in recipe.sources] or ["* not stated"]
+    return "\n".join(
+        [
+            *front,
+            "",
+            f"# {recipe.name}",
+            "",
+            f"A small multilingual {recipe.kind} trained by `isogloss pretrain` from the recipe below. It exists so that isogloss can be",
+            "tried and tested without a network; it is not a substitute for a large model.",
+            "",
+            f"* Parameters: {facts['parameters']:,}; vocabulary: {facts['vocabulary']:,}",
+            f"* Steps: {facts['steps']:,} ({stages}); tokens seen: {facts['tokens_seen']:,}; {facts['seconds'] / 60:.0f} minutes",
+            f"* Objectives (weight): {objectives}; first embeddings: {recipe.embeddings}",
+            f"* Final training loss (mean over objectives): {facts['final_loss']}; finished {facts['finished']}",
+            "",
+            "## Text and licences",
+            "",
+            *sources,
+            "",
+            f"Licence of the weights: {recipe.licence}.",
+            "",
+            "## Languages",
+            "",
+            "| language | code | tokens of text | validation loss |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )

@@ -1,0 +1,186 @@
+"""Pre-training recipes: one YAML file says everything about a backbone's training."""
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from isogloss.errors import IsoglossError
+from isogloss.languages import resolve
+
+_VARIABLE = re.compile(r"\$\{(\w+)(?::([^}]*))?\}")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TokenizerRecipe(_Strict):
+    """The vocabulary: its size in tokens, and how languages are smoothed when it is learned."""
+
+    vocabulary: int = Field(default=12000, ge=300)
+    alpha: float = Field(default=0.3, ge=0, le=1)
+    sentinels: int = Field(default=0, ge=0)
+    max_characters: int = Field(default=12_000_000, ge=1000)
+
+
+class ModelRecipe(_Strict):
+    """The shape of the transformer; `layers` of a decoder side as `decoder_layers`."""
+
+    hidden: int = Field(default=256, ge=8)
+    layers: int = Field(default=4, ge=1)
+    decoder_layers: int | None = Field(default=None, ge=1)
+    heads: int = Field(default=8, ge=1)
+    ffn: int = Field(default=512, ge=8)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    max_length: int = Field(default=512, ge=16)
+
+
+class ObjectiveRecipe(_Strict):
+    """One objective and how often a step uses it."""
+
+    name: Literal["masked", "translation", "contrast", "causal", "spans", "prefix"]
+    weight: float = Field(gt=0)
+    text: Literal["raw", "parallel"] = "raw"
+    rate: float = Field(default=0.15, gt=0, lt=1)
+    temperature: float = Field(default=0.05, gt=0)
+    batch: int | None = Field(default=None, ge=1)
+
+
+class StageRecipe(_Strict):
+    """A stretch of steps with one row length and batch size."""
+
+    steps: int = Field(ge=1)
+    length: int = Field(ge=8)
+    batch: int = Field(ge=1)
+
+
+class Recipe(_Strict):
+    """A whole pre-training.
+
+    Attributes:
+        name: Name of the backbone.
+        kind: What to build.
+        languages: Any names the language table knows; file stems of the text folders after resolution.
+        text: Folders with `<language>.jsonl[.gz]` or `.txt[.gz]`; `${NAME:default}` reads the environment.
+        parallel: Folders with aligned text, `<language>.jsonl[.gz]` with `key` and `text`.
+        pivot: Only pairs with this language.
+        start_from: A backbone to continue (its tokenizer and weights) instead of a fresh one.
+        embeddings: How input embeddings start.
+        alpha: Smoothing exponent of the mixture of languages.
+        validation_documents: Documents at the end of each language's text kept for validation.
+        licence: For the model card.
+        sources: Lines for the model card: where the text is from, under which licence.
+    """
+
+    name: str
+    kind: Literal["encoder", "decoder", "encoder-decoder"]
+    languages: list[str] = Field(min_length=1)
+    text: list[str] = Field(min_length=1)
+    parallel: list[str] = []
+    pivot: str | None = None
+    start_from: str | None = None
+    tokenizer: TokenizerRecipe = TokenizerRecipe()
+    model: ModelRecipe = ModelRecipe()
+    embeddings: Literal["random", "cooccurrence"] = "random"
+    objectives: list[ObjectiveRecipe] = Field(min_length=1)
+    stages: list[StageRecipe] = Field(min_length=1)
+    alpha: float = Field(default=0.3, ge=0, le=1)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup: float = Field(default=0.05, ge=0)
+    precision: Literal["fp32", "bf16"] = "bf16"
+    validation_documents: int = Field(default=20, ge=1)
+    seed: int = 42
+    licence: str = "see sources"
+    sources: list[str] = []
+
+    @property
+    def steps(self) -> int:
+        """Steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def codes(self) -> list[str]:
+        """Language codes, `iso639-3_Script`."""
+        return [resolve(name).code for name in self.languages]
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Reads and checks a recipe.
+
+    Raises:
+        IsoglossError: Not YAML, an unknown key (the nearest valid one is named), a bad value, an unknown language.
+    """
+    source = Path(path)
+    try:
+        text = source.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError) as problem:
+        raise IsoglossError(
+            f"The recipe '{source}' does not exist; see the folder recipes/ for examples."
+        ) from problem
+    except UnicodeDecodeError as problem:
+        raise IsoglossError(f"The recipe '{source}' is not UTF-8 text.") from problem
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as problem:
+        mark = getattr(problem, "problem_mark", None)
+        line = f", line {mark.line + 1}," if mark else ""
+        raise IsoglossError(
+            f"The recipe '{source}'{line} is not YAML: {getattr(problem, 'problem', problem)}."
+        ) from problem
+    if not isinstance(content, dict):
+        raise IsoglossError(f"The recipe '{source}' must be a mapping of keys to values.")
+    try:
+        recipe = Recipe(**_expand(content))
+    except ValidationError as problem:
+        raise IsoglossError(_explain(source, text, problem)) from problem
+    recipe.codes  # noqa: B018 - raises for an unknown language
+    return recipe
+
+
+def _expand(value: Any) -> Any:
+    if isinstance(value, str):
+        return _VARIABLE.sub(lambda match: os.environ.get(match[1], match[2] or ""), value)
+    if isinstance(value, list):
+        return [_expand(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _expand(item) for key, item in value.items()}
+    return value
+
+
+def _explain(source: Path, text: str, problem: ValidationError) -> str:
+    first = problem.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    key = path[-1]
+    line = next(
+        (
+            number
+            for number, row in enumerate(text.splitlines(), 1)
+            if re.match(rf"[\s\-{{]*{re.escape(key)}\s*:", row)
+        ),
+        None,
+    )
+    where = f"The recipe '{source}'" + (f", line {line}," if line else "")
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(path[:-1])
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean '{near[0]}'" if near else f"the keys here are {', '.join(known)}"
+        return f"{where} has the unknown key '{'.'.join(path)}'; {hint}."
+    return f"{where} has a wrong value for '{'.'.join(path)}': {first['msg'].lower()}."
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    if not path:
+        return list(Recipe.model_fields)
+    model = {
+        "tokenizer": TokenizerRecipe,
+        "model": ModelRecipe,
+        "objectives": ObjectiveRecipe,
+        "stages": StageRecipe,
+    }.get(path[0])
+    return list(model.model_fields) if model else []
