@@ -69,9 +69,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Backbone]:
 
     def get(name: str) -> Backbone:
         if name not in loaded:
-            loaded[name] = load_backbone(
-                save_tiny(name, tmp_path_factory.mktemp(name) / "backbone"), device="cpu"
-            )
+            loaded[name] = load_backbone(save_tiny(name, tmp_path_factory.mktemp(name) / "backbone"), device="cpu")
         return loaded[name]
 
     return get

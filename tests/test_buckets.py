@@ -89,9 +89,7 @@ def test_weights_give_every_item_its_share(weights, seed):
 
 
 def numbered(lengths, **options):
-    return Batches(
-        TokenBudgetBatches(lengths, **options), lambda items, g: (items, torch.rand(1, generator=g).item())
-    )
+    return Batches(TokenBudgetBatches(lengths, **options), lambda items, g: (items, torch.rand(1, generator=g).item()))
 
 
 def test_windows_end_with_the_epoch_and_count_as_foretold():
@@ -141,9 +139,7 @@ def test_a_restart_continues_with_the_same_batches_and_the_same_randomness():
 def test_making_batches_ahead_changes_nothing(rank):
     def source(prefetch):
         sampler = TokenBudgetBatches([1 + i % 17 for i in range(53)], batch_size=4)
-        return Batches(
-            sampler, lambda items, g: (items, torch.rand(1, generator=g).item()), prefetch=prefetch
-        )
+        return Batches(sampler, lambda items, g: (items, torch.rand(1, generator=g).item()), prefetch=prefetch)
 
     plain, ahead = source(0), source(3)
     for _ in range(12):

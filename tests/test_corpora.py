@@ -66,9 +66,7 @@ def test_jsonl_folder_limit_and_several(tmp_path):
         "drei",
         "eins",
     ]
-    with pytest.raises(
-        IsoglossError, match=r"b\.jsonl\.gz', line 2: the field 'body' is missing \(found: text\)"
-    ):
+    with pytest.raises(IsoglossError, match=r"b\.jsonl\.gz', line 2: the field 'body' is missing \(found: text\)"):
         list(read_texts(tmp_path / "d", field="body"))
 
 
@@ -259,9 +257,7 @@ def test_killed_build_does_not_block_the_next_and_two_builders_share(tmp_path):
 def parallel(tmp_path):
     source = tmp_path / "src"
     write(source / "eng.jsonl.gz", rows(*({"key": f"k{i}", "text": f"w{i}"} for i in range(10))))
-    write(
-        source / "deu.jsonl.gz", rows(*({"key": f"k{i}", "text": f"w{100 + i} w5"} for i in range(8, -1, -2)))
-    )
+    write(source / "deu.jsonl.gz", rows(*({"key": f"k{i}", "text": f"w{100 + i} w5"} for i in range(8, -1, -2))))
     write(source / "fra.jsonl", rows({"key": "k9", "text": "w159"}, {"key": "k4", "text": "w154"}))
     return source
 
@@ -289,9 +285,9 @@ def test_parallel_corpus_reads_what_read_parallel_reads(parallel, tmp_path):
         return sorted(found)
 
     assert read(corpus) == sorted(read_parallel(parallel))
-    assert read(
-        ParallelCorpus.open(parallel, TOKENIZER, cache_dir=tmp_path / "cache", pivot="eng")
-    ) == sorted(read_parallel(parallel, pivot="eng"))
+    assert read(ParallelCorpus.open(parallel, TOKENIZER, cache_dir=tmp_path / "cache", pivot="eng")) == sorted(
+        read_parallel(parallel, pivot="eng")
+    )
 
 
 def test_parallel_groups_are_segments(parallel, tmp_path):
@@ -347,9 +343,7 @@ def test_mixture_follows_the_shares_and_visits_everything_once_an_epoch():
         items = torch.cat([d.indices[d.sources == source] for d in draws])
         for epoch in range(len(items) // size):
             assert sorted(items[epoch * size : (epoch + 1) * size].tolist()) == list(range(size))
-    first, second = (
-        torch.cat([d.indices[d.sources == 1] for d in draws])[i : i + 7].tolist() for i in (0, 7)
-    )
+    first, second = (torch.cat([d.indices[d.sources == 1] for d in draws])[i : i + 7].tolist() for i in (0, 7))
     assert first != second or first != list(range(7))
 
 
@@ -440,10 +434,7 @@ def test_trained_tokenizer(trained, kind, single, pair):
     one = loaded.tokenize("haus")
     assert one == ["▁haus"]
     assert loaded.convert_ids_to_tokens(loaded("haus")["input_ids"]) == single.format("▁haus").split()
-    assert (
-        loaded.convert_ids_to_tokens(loaded("haus", "haus")["input_ids"])
-        == pair.format("▁haus", "▁haus").split()
-    )
+    assert loaded.convert_ids_to_tokens(loaded("haus", "haus")["input_ids"]) == pair.format("▁haus", "▁haus").split()
     assert loaded.tokenize("haus <mask> <extra_id_1>")[-1] == "<extra_id_1>"
 
 

@@ -103,10 +103,11 @@ def test_segment_counts_against_a_loop(bilingual):
     expected = np.zeros((SIZE, SIZE))
     for batch in parallel.iterate():
         for a, b in zip(batch.first, batch.second, strict=True):
-            bag = sorted({*a.tolist(), *b.tolist()})
-            for i in bag:
-                for j in bag:
-                    expected[i, j] += (i != j) / len(bag)
+            left, right = set(a.tolist()), set(b.tolist())
+            for i in left:
+                for j in right:
+                    expected[i, j] += 1 / np.sqrt(len(left) * len(right))
+                    expected[j, i] += 1 / np.sqrt(len(left) * len(right))
     np.testing.assert_allclose(segment_counts(parallel, SIZE).toarray(), expected, rtol=1e-4)
 
 

@@ -43,9 +43,7 @@ def test_other_seed_other_sample_and_input_order_of_classes_does_not_matter() ->
 
 
 def test_legacy_draws_ignore_the_seed() -> None:
-    draws = {
-        tuple(e.id for e in few_shot(TASK, TRAIN, DEV, 8, 0, legacy_unseeded=True).train) for _ in range(5)
-    }
+    draws = {tuple(e.id for e in few_shot(TASK, TRAIN, DEV, 8, 0, legacy_unseeded=True).train) for _ in range(5)}
     assert len(draws) == 5
 
 
@@ -54,9 +52,7 @@ def test_dev_size_of_32_is_the_whole_balanced_dev_set() -> None:
 
 
 def test_undersampling_stops_at_the_rarest_class() -> None:
-    assert {label: len(group) for label, group in undersample(TASK, TRAIN).items()} == dict.fromkeys(
-        "abc", 58
-    )
+    assert {label: len(group) for label, group in undersample(TASK, TRAIN).items()} == dict.fromkeys("abc", 58)
 
 
 def test_tagging_counts_examples() -> None:

@@ -27,9 +27,9 @@ class Toy:
         with torch.random.fork_rng():
             torch.manual_seed(2)
             middle = [nn.BatchNorm1d(12)] if norm else []
-            self.model = nn.Sequential(
-                nn.Linear(D, 12), *middle, nn.Tanh(), nn.Dropout(dropout), nn.Linear(12, K)
-            ).to(dtype)
+            self.model = nn.Sequential(nn.Linear(D, 12), *middle, nn.Tanh(), nn.Dropout(dropout), nn.Linear(12, K)).to(
+                dtype
+            )
         self.sampler = TokenBudgetBatches([1] * N, batch_size=batch_size)
         self.batches = Batches(self.sampler, lambda items, _: (self.x[items], self.y[items]))
         self.validate = None

@@ -42,11 +42,7 @@ def adafactor_by_hand(start, gradients, *, rate, decay, decay_rate):
             if gradient.ndim >= 2:
                 rows[i] = keep * rows.get(i, 0.0) + (1 - keep) * square.mean(-1)
                 columns[i] = keep * columns.get(i, 0.0) + (1 - keep) * square.mean(-2)
-                estimate = (
-                    rows[i][..., :, None]
-                    * columns[i][..., None, :]
-                    / rows[i].mean(-1, keepdims=True)[..., None]
-                )
+                estimate = rows[i][..., :, None] * columns[i][..., None, :] / rows[i].mean(-1, keepdims=True)[..., None]
             else:
                 full[i] = keep * full.get(i, 0.0) + (1 - keep) * square
                 estimate = full[i]
@@ -58,9 +54,7 @@ def adafactor_by_hand(start, gradients, *, rate, decay, decay_rate):
 
 def test_adafactor_is_the_update_of_the_paper():
     start, gradients = weights_and_gradients()
-    config = FitConfig(
-        steps=1, optimiser="adafactor", learning_rate=0.5, weight_decay=1e-5, decay_vectors=True
-    )
+    config = FitConfig(steps=1, optimiser="adafactor", learning_rate=0.5, weight_decay=1e-5, decay_vectors=True)
     got, _ = run(config, start, gradients)
     expected = adafactor_by_hand(start, gradients, rate=0.5, decay=1e-5, decay_rate=0.8)
     for mine, theirs in zip(got, expected, strict=True):
@@ -90,9 +84,7 @@ def test_adamw_is_the_update_of_the_paper():
 
 def test_sgd_with_momentum_and_decoupled_decay():
     start, gradients = weights_and_gradients()
-    config = FitConfig(
-        steps=1, optimiser="sgd", learning_rate=0.01, momentum=0.9, weight_decay=0.1, decay_vectors=True
-    )
+    config = FitConfig(steps=1, optimiser="sgd", learning_rate=0.01, momentum=0.9, weight_decay=0.1, decay_vectors=True)
     got, _ = run(config, start, gradients)
     for i, value in enumerate(start):
         speed = np.zeros_like(value)

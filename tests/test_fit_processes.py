@@ -87,7 +87,5 @@ def test_two_processes_train_as_one(tmp_path):
             torch.testing.assert_close(weights("plain", rank)[name], value, rtol=1e-10, atol=1e-12)
     for name, value in weights("whole", 0).items():
         assert torch.equal(weights("resumed", 0)[name], value), name
-        if (
-            "running" not in name and "num_batches" not in name
-        ):  # batch norm's statistics are each process's own
+        if "running" not in name and "num_batches" not in name:  # batch norm's statistics are each process's own
             assert torch.equal(weights("whole", 1)[name], value), name

@@ -47,9 +47,7 @@ WEIGHTED = [(task, kind) for task in ("topic", "nli", "choice", "ner", "pos") fo
 
 
 @pytest.mark.parametrize(("task", "kind"), WEIGHTED)
-def test_a_linear_layer_on_a_frozen_model_overfits(
-    task: str, kind: str, backbones: dict[str, Backbone]
-) -> None:
+def test_a_linear_layer_on_a_frozen_model_overfits(task: str, kind: str, backbones: dict[str, Backbone]) -> None:
     examples = CASES[task]()
     name = "span" if task == "qa" else "linear"
     options = {} if task == "qa" else {"dropout": 0.0}
@@ -72,15 +70,17 @@ def test_label_words_overfit(kind: str, normalise: str, part: str, fresh: Callab
     assert decoded == gold(examples)
 
 
-@pytest.mark.parametrize("kind", ["decoder", "encoder-decoder"])
-@pytest.mark.parametrize("task", ["topic", "nli", "ner", "pos", "qa", "choice"])
+GENERATED = [("decoder", task) for task in CASES] + [("encoder-decoder", task) for task in ("topic", "ner", "qa")]
+
+
+@pytest.mark.parametrize(("kind", "task"), GENERATED)
 def test_text_to_text_overfits_and_generates_the_answers(
     task: str, kind: str, fresh: Callable[[str], Backbone]
 ) -> None:
     backbone = fresh(kind)
     examples = CASES[task]()
     head = make_head("text", get_task(task), backbone)
-    before, after, decoded = overfit(head, Stack(backbone), examples, steps=120, lr=5e-3)
+    before, after, decoded = overfit(head, Stack(backbone), examples, steps=120 if kind == "decoder" else 80, lr=6e-3)
     assert after < 0.1 * before
     wanted = gold(examples)
     if task == "ner":
@@ -92,9 +92,7 @@ def test_text_to_text_overfits_and_generates_the_answers(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("task", list(CASES))
-def test_padding_and_routes_do_not_change_predictions(
-    task: str, kind: str, backbones: dict[str, Backbone]
-) -> None:
+def test_padding_and_routes_do_not_change_predictions(task: str, kind: str, backbones: dict[str, Backbone]) -> None:
     backbone = backbones[kind]
     examples = CASES[task]()
     specs = ["prompt:2", "prompt:2"]
@@ -181,6 +179,7 @@ def test_no_row_is_longer_than_its_budget_and_losses_are_counted(
         lengths = [len(row.input_ids) for item in cut for row in (item.alternatives or (item,))]
         assert max(lengths) <= budget
         report = truncation(cut)
+        assert report.tokens < 200  # variants of one row are not counted again
         assert report.tokens > 0 and 0 < report.cut <= report.rows
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from _heads_tools import KINDS, TEXTS, load, save, topic_examples
+from _heads_tools import KINDS, TEXTS, load, overfit, save, topic_examples
 from torch import Tensor
 
 from isogloss.backbones import Backbone
@@ -35,9 +35,7 @@ def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Backbone]:
 def examples() -> list[Example]:
     found = topic_examples()[:5]
     return [
-        Example(
-            id=item.id, language="deu_Latn" if number % 2 else "eng_Latn", text=item.text, label=item.label
-        )
+        Example(id=item.id, language="deu_Latn" if number % 2 else "eng_Latn", text=item.text, label=item.label)
         for number, item in enumerate(found)
     ]
 
@@ -51,9 +49,7 @@ def embedded(backbone: Backbone, ids: list[int]) -> Tensor:
     return backbone.embed(torch.tensor([ids], dtype=torch.long))[0]
 
 
-def slow_decoder(
-    backbone: Backbone, text: list[int], prompts: dict[str, Tensor], word: tuple[int, ...]
-) -> float:
+def slow_decoder(backbone: Backbone, text: list[int], prompts: dict[str, Tensor], word: tuple[int, ...]) -> float:
     """[before] text [after] word, all logits from the model itself."""
     parts = [embedded(backbone, text), embedded(backbone, list(word[:-1]))]
     parts.insert(1, prompts.get("after", parts[0][:0]))
@@ -93,9 +89,7 @@ def test_decoder_scores_equal_full_logits(
     for row, item in enumerate(items):
         text = backbone.tokenizer(item.text, add_special_tokens=False)["input_ids"]
         for label, word in enumerate(head.ids.of(item.language)):
-            assert float(found[row, label]) == pytest.approx(
-                slow_decoder(backbone, text, prompts, word), abs=2e-4
-            )
+            assert float(found[row, label]) == pytest.approx(slow_decoder(backbone, text, prompts, word), abs=2e-4)
     total, count = head.loss(stack, batch)
     index = torch.arange(len(items))
     gold = torch.tensor([head.task.label_index(item.label) for item in items])
@@ -128,9 +122,7 @@ def test_encoder_decoder_scores_equal_full_logits(normalised: bool, backbones: d
     items = examples()
     batch = head.collate(head.encode(items, budget=None))
     runs = []
-    handle = backbone.encoder.register_forward_hook(
-        lambda module, inputs, output: runs.append(len(output[0]))
-    )
+    handle = backbone.encoder.register_forward_hook(lambda module, inputs, output: runs.append(len(output[0])))
     found = head.word_scores(stack, batch)
     handle.remove()
     assert runs == [len(items)]  # the encoder runs once, over the texts only
@@ -141,9 +133,7 @@ def test_encoder_decoder_scores_equal_full_logits(normalised: bool, backbones: d
             start = torch.tensor([[backbone.decoder_start_id, *word]])
             logits = backbone.model(input_ids=text, decoder_input_ids=start).logits[0]
             slow = log_probability(logits, list(range(len(target))), target)
-            assert float(found[row, label]) == pytest.approx(
-                slow / (len(target) if normalised else 1), abs=2e-4
-            )
+            assert float(found[row, label]) == pytest.approx(slow / (len(target) if normalised else 1), abs=2e-4)
     if not normalised:
         gold = torch.tensor([head.task.label_index(item.label) for item in items])
         total, _ = head.loss(stack, batch)
@@ -164,9 +154,7 @@ def test_encoder_decoder_scores_with_modules_and_a_decoder_prompt(backbones: dic
     for label, word in enumerate(head.ids.default):
         target = torch.tensor([(*word, backbone.tokenizer.eos_token_id)] * len(found))
         start = torch.full((len(found), 1), backbone.decoder_start_id)
-        logits = stack.logits(
-            batch.text.input_ids, batch.text.attention_mask, torch.cat((start, target[:, :-1]), 1)
-        )
+        logits = stack.logits(batch.text.input_ids, batch.text.attention_mask, torch.cat((start, target[:, :-1]), 1))
         slow = logits.log_softmax(-1).gather(2, target.unsqueeze(2)).sum((1, 2))
         assert torch.allclose(found[:, label], slow, atol=2e-4)
 
@@ -248,11 +236,10 @@ def test_no_tensor_of_length_times_vocabulary(kind: str, backbones: dict[str, Ba
     seen: list[tuple[int, ...]] = []
 
     class Watch(TorchDispatchMode):
-        def __torch_dispatch__(
-            self, function: Any, types: Any, arguments: Any = (), values: Any = None
-        ) -> Any:
+        def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), values: Any = None) -> Any:
             out = function(*arguments, **(values or {}))
-            if isinstance(out, Tensor) and out.dim() >= 2 and out.shape[-1] == vocabulary:
+            is_logits = isinstance(out, Tensor) and out.dim() >= 2 and out.shape[-1] == vocabulary
+            if is_logits and out.data_ptr() != backbone.head_weight.data_ptr():
                 seen.append(tuple(out.shape))
             return out
 
@@ -265,3 +252,25 @@ def test_no_tensor_of_length_times_vocabulary(kind: str, backbones: dict[str, Ba
     # One state a text; an encoder-decoder's target has the end token too, behind each of the seven words.
     most = len(batch.rows) * (8 if kind == "encoder-decoder" else 1)
     assert seen and all(len(shape) == 2 and shape[0] <= most for shape in seen)
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        ("decoder", "prompt:5,placement=after"),
+        ("decoder", "prompt:5"),
+        ("encoder-decoder", "adapter:2"),
+        ("encoder", "prompt:5"),
+    ],
+)
+@pytest.mark.parametrize("part", ["first", "all"])
+def test_modules_learn_through_label_words_on_a_frozen_model(
+    kind: str, spec: str, part: str, backbones: dict[str, Backbone]
+) -> None:
+    backbone = backbones[kind]
+    stack = Stack(backbone, [create_module(parse_module(spec), backbone, seed=0)])
+    before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
+    head = make_head("verbaliser", get_task("topic"), backbone, part=part)
+    first, last, _ = overfit(head, stack, topic_examples(), steps=25, lr=0.05)
+    assert last < 0.8 * first
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.model.state_dict().items())

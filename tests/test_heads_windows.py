@@ -1,6 +1,7 @@
 """Windows over contexts and words over sub-tokens: nothing is lost, answers and tags round-trip."""
 
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -43,9 +44,7 @@ def test_windows_cover_the_context_and_answers_round_trip(
     begin = data.draw(st.integers(0, len(context) - 1))
     end = data.draw(st.integers(begin + 1, min(len(context), begin + 12)))
     text = context[begin:end]
-    example = Example(
-        id="q", language="eng_Latn", question=question, context=context, answers=(Answer(text, begin),)
-    )
+    example = Example(id="q", language="eng_Latn", question=question, context=context, answers=(Answer(text, begin),))
     head = make_head("span", get_task("qa"), backbone(kind), stride=stride, max_answer=200)
     rows = head.encode([example], budget=budget)
     coder = Coder(backbone(kind))
@@ -60,7 +59,7 @@ def test_windows_cover_the_context_and_answers_round_trip(
         assert [row.input_ids[column] for column in row.positions] == ids[place : place + len(row.positions)]
         covered.update(range(place, place + len(row.positions)))
     assert covered == set(range(len(ids)))
-    assert all(second - first <= stride for first, second in zip(starts, starts[1:], strict=False))
+    assert all(second - first <= stride for first, second in pairwise(starts))
 
     # Read back what the labels say: the answer, widened to whole tokens at most.
     held = [row for row in rows if row.labels != (0, 0)]
@@ -165,3 +164,41 @@ def test_byte_level_words_keep_the_space_in_front_of_them() -> None:
         ids, owners = coder.words([text.split()])[0]
         assert ids == coder.tokens([text])[0]
         assert owners == sorted(owners) and set(owners) == set(range(len(text.split())))
+
+
+@pytest.mark.parametrize("kind", ["encoder", "encoder-decoder"])
+def test_rows_are_those_of_the_tokenizer(kind: str) -> None:
+    body = backbone(kind)
+    coder = Coder(body)
+    for first, second in zip(TEXTS, TEXTS[3:] + TEXTS[:3], strict=True):
+        a, b = coder.tokens([first, second])
+        assert coder.single(a, None).ids == body.tokenizer(first)["input_ids"]
+        assert coder.pair(a, b, None).ids == body.tokenizer(first, second)["input_ids"]
+        for limit in (12, 15, 20):
+            cut = coder.pair(a, b, limit)
+            theirs = body.tokenizer(first, second, truncation="longest_first", max_length=limit)["input_ids"]
+            assert len(cut.ids) == len(theirs)
+            assert cut.lost == len(body.tokenizer(first, second)["input_ids"]) - len(cut.ids)
+
+
+def test_segments_are_those_of_a_bert_tokenizer() -> None:
+    from tokenizers import processors
+
+    body = load(save("encoder", Path(mkdtemp()) / "segments"))
+    body.config.type_vocab_size = 2
+    body.tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    body.tokenizer.backend_tokenizer.post_processor = processors.BertProcessing(("</s>", 2), ("<s>", 0))
+    coder = Coder(body)
+    a, b = coder.tokens(TEXTS[:2])
+    row, theirs = coder.pair(a, b, None), body.tokenizer(TEXTS[0], TEXTS[1])
+    assert (row.ids, row.types) == (theirs["input_ids"], theirs["token_type_ids"])
+    assert sum(row.types or []) == len(b) + 1
+
+
+def test_every_head_keeps_the_protocol() -> None:
+    from isogloss.tasks.heads import TaskHead
+
+    methods = [name for name, item in vars(TaskHead).items() if callable(item) and not name.startswith("_")]
+    assert len(methods) == 6
+    head = make_head("span", get_task("qa"), backbone("encoder"))
+    assert all(callable(getattr(head, name)) for name in methods)

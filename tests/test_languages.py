@@ -153,9 +153,7 @@ def test_folders_keep_their_order_and_may_differ_in_script_only() -> None:
     assert [language.code for language in found.values()] == ["slk_Latn", "deu_Latn", "zho_Hant", "zho_Hans"]
 
 
-@pytest.mark.parametrize(
-    ("one", "two"), [("sq", "als_Latn"), ("zh", "cmn"), ("no", "nb"), ("de_gsd", "de_hdt")]
-)
+@pytest.mark.parametrize(("one", "two"), [("sq", "als_Latn"), ("zh", "cmn"), ("no", "nb"), ("de_gsd", "de_hdt")])
 def test_two_folders_of_one_language_are_an_error_with_both_names(one: str, two: str) -> None:
     with pytest.raises(IsoglossError) as caught:
         resolve_folders(["en", one, two])

@@ -33,9 +33,7 @@ def _rows(name: str) -> list[dict[str, str]]:
 @given(some_kind, some_language, some_language)
 def test_distances_are_symmetric_and_within_bounds(kind: str, a: Language, b: Language) -> None:
     there, back = distance(kind, a, b), distance(kind, b, a)
-    assert (
-        there.value == pytest.approx(back.value, abs=1e-12) if there.value is not None else back.value is None
-    )
+    assert there.value == pytest.approx(back.value, abs=1e-12) if there.value is not None else back.value is None
     assert there.imputed == back.imputed
     assert 0 <= there.imputed <= 1
     assert there.value is None or 0 <= there.value <= 1
@@ -111,9 +109,7 @@ def test_places_agree_with_the_grid_distances_they_were_found_from() -> None:
 def test_geographic_distance_against_places_on_the_map() -> None:
     def arc(lat1: float, lon1: float, lat2: float, lon2: float) -> float:  # haversine formula
         p, q, d = np.radians([lat1, lat2, lon2 - lon1])
-        return float(
-            2 * np.arcsin(np.sqrt(np.sin((p - q) / 2) ** 2 + np.cos(p) * np.cos(q) * np.sin(d / 2) ** 2))
-        )
+        return float(2 * np.arcsin(np.sqrt(np.sin((p - q) / 2) ** 2 + np.cos(p) * np.cos(q) * np.sin(d / 2) ** 2)))
 
     # WALS: English 52 N 0, Slovak 49 N 20 E, Japanese 37 N 140 E.
     assert distance("geographic", "eng", "slk").value == pytest.approx(arc(52, 0, 49, 20) / np.pi, abs=0.01)

@@ -161,9 +161,7 @@ def test_average_precision_by_hand() -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1, max_size=25), st.integers(0, 9))
-def test_average_precision_is_precision_summed_over_thresholds(
-    rows: list[tuple[bool, int]], seed: int
-) -> None:
+def test_average_precision_is_precision_summed_over_thresholds(rows: list[tuple[bool, int]], seed: int) -> None:
     truth, scores = [row[0] for row in rows], [float(row[1]) for row in rows]
     total, want, recall_before = sum(truth), 0.0, 0.0
     for threshold in sorted(set(scores), reverse=True):
@@ -173,9 +171,7 @@ def test_average_precision_is_precision_summed_over_thresholds(
         recall_before = recall
     assert average_precision(truth, scores) == pytest.approx(100 * want)
     order = random.Random(seed).sample(range(len(rows)), len(rows))
-    assert average_precision([truth[i] for i in order], [scores[i] for i in order]) == pytest.approx(
-        100 * want
-    )
+    assert average_precision([truth[i] for i in order], [scores[i] for i in order]) == pytest.approx(100 * want)
 
 
 def test_squad_by_hand() -> None:
@@ -235,9 +231,7 @@ def test_different_lengths_are_refused() -> None:
 
 def test_evaluate_labels_with_scores_and_unread_output() -> None:
     task = get_task("claims")
-    examples = [
-        Example(str(i), "eng_Latn", text="t", label=label) for i, label in enumerate(task.labels or ())
-    ]
+    examples = [Example(str(i), "eng_Latn", text="t", label=label) for i, label in enumerate(task.labels or ())]
     got = evaluate_predictions(task, examples, ["not-checkworthy", None], scores=[0.1, 0.9])
     assert got["accuracy"] == got["unparsed"] == 50 and got["f1"] == 0
     assert got["average_precision"] == 100 and got["n"] == 2

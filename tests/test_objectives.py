@@ -92,9 +92,7 @@ def test_span_corruption_can_be_undone(length, rows, seed, rates):
     assert batch.input_ids.shape == (rows, objective.length)
     assert labels.shape == (rows, objective.target_length)
     for row in range(rows):
-        assert (
-            rebuild(batch.input_ids[row].tolist(), labels[row].tolist(), sentinels, 2) == blocks[row].tolist()
-        )
+        assert rebuild(batch.input_ids[row].tolist(), labels[row].tolist(), sentinels, 2) == blocks[row].tolist()
     assert torch.equal(batch.decoder_input_ids[:, 1:], labels[:, :-1])
     assert (batch.decoder_input_ids[:, 0] == 1).all()
     assert torch.equal(batch.label_positions, torch.arange(labels.numel()))
@@ -276,9 +274,7 @@ def test_translation_lm_holds_both_sides_masked():
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=12), st.integers(16, 60)
-)
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=12), st.integers(16, 60))
 def test_translation_lm_packs_every_pair_once(lengths, room):
     batch = TranslationLM(ENCODER, room).collate(pairs(lengths), seeded())
     ids, mask = restored(batch), batch.attention_mask.bool()

@@ -72,9 +72,7 @@ def test_rows_are_well_formed(path: Path) -> None:
         assert row["text"] == row["text"].strip() == unicodedata.normalize("NFC", row["text"])
         assert "[" not in row["text"]
         # An entity never begins or ends with a comma, a full stop or a bracket.
-        assert all(
-            any(c.isalnum() for c in token) for token, tag in zip(tokens, tags, strict=True) if tag[0] == "B"
-        )
+        assert all(any(c.isalnum() for c in token) for token, tag in zip(tokens, tags, strict=True) if tag[0] == "B")
 
 
 @pytest.mark.parametrize("lang", LANGS)
@@ -157,9 +155,7 @@ GOOD = {
 def _source(root: Path, **changes: str) -> Path:
     (root / "source").mkdir()
     for name, line in (GOOD | {k.replace("__", "."): v for k, v in changes.items()}).items():
-        (root / "source" / f"{name}.tsv").write_text(
-            f"id\ttopic\ttext\n{line}\n", encoding="utf-8", newline="\n"
-        )
+        (root / "source" / f"{name}.tsv").write_text(f"id\ttopic\ttext\n{line}\n", encoding="utf-8", newline="\n")
     return root
 
 
@@ -220,15 +216,11 @@ def test_build_refuses_missing_file_and_missing_id(tmp_path: Path) -> None:
 def test_build_refuses_train_sentence_from_test(tmp_path: Path) -> None:
     copy = f"train-sci-01\t{_SCI}\t[PER Mira Kolar] built a radio, in [LOC BRNO]!"
     root = _source(tmp_path, eng_Latn__train=copy)
-    with pytest.raises(
-        builder.BuildError, match=r"eng_Latn\.train\.tsv:2: same text as eng_Latn\.test\.tsv:2"
-    ):
+    with pytest.raises(builder.BuildError, match=r"eng_Latn\.train\.tsv:2: same text as eng_Latn\.test\.tsv:2"):
         builder.load(root)
 
 
-def test_exception_lets_types_differ_and_must_be_needed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exception_lets_types_differ_and_must_be_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = _source(tmp_path, deu_Latn__test=f"test-sci-01\t{_SCI}\t[PER Mira Kolar] baute ein Radio.")
     monkeypatch.setitem(builder.EXCEPTIONS, ("deu_Latn", "test-sci-01"), "the place is an adjective")
     assert len(builder.load(root)) == 4

@@ -273,9 +273,7 @@ REAL = [
 
 
 @pytest.mark.parametrize(("name", "language", "split", "task", "count"), REAL)
-def test_real_data_read_without_conversion(
-    name: str, language: str, split: str, task: str, count: int
-) -> None:
+def test_real_data_read_without_conversion(name: str, language: str, split: str, task: str, count: int) -> None:
     shared = Path(os.environ.get("ISOGLOSS_SHARED", Path(__file__).parents[2] / "shared")) / "data" / name
     if not shared.is_dir():
         pytest.skip(f"the shared data are not here ({shared})")

@@ -126,9 +126,7 @@ def test_broken_files(tmp_path: Path, name: str, content: str, want: str) -> Non
 
 
 def test_broken_column_files(tmp_path: Path) -> None:
-    assert "line 2: 3 tab-separated columns" in refused(
-        tmp_path, "pos", "# x\n1\ta\tb\n", name="en/test.conllu"
-    )
+    assert "line 2: 3 tab-separated columns" in refused(tmp_path, "pos", "# x\n1\ta\tb\n", name="en/test.conllu")
     assert "line 1: expected a token and a tag" in refused(tmp_path, "ner", "word\n", name="en/train.conll")
 
 
@@ -153,9 +151,7 @@ def test_missing_folder_language_and_split(tmp_path: Path) -> None:
         available("bundled:nothing")
 
 
-def test_mistyped_folder_is_not_looked_for_on_the_hub(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mistyped_folder_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(IsoglossError, match="--data data/sib: there is no such folder"):
@@ -209,9 +205,7 @@ def test_bad_rows_can_be_left_out_and_are_counted(tmp_path: Path) -> None:
 def test_unknown_task_field_and_labels() -> None:
     with pytest.raises(IsoglossError, match="no task 'topics': expected one of topic, nli"):
         get_task("topics")
-    with pytest.raises(
-        IsoglossError, match="--field txt=a: task 'topic' has no field 'txt', it has text, label"
-    ):
+    with pytest.raises(IsoglossError, match="--field txt=a: task 'topic' has no field 'txt', it has text, label"):
         get_task("topic", fields={"txt": "a"})
     with pytest.raises(IsoglossError, match="holds 'a' twice"):
         get_task("classification", labels=["a", "a"])

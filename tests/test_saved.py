@@ -2,13 +2,11 @@
 
 import dataclasses
 import json
-import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import MT5Config, MT5ForConditionalGeneration, XLMRobertaConfig, XLMRobertaForMaskedLM
@@ -16,7 +14,6 @@ from transformers import MT5Config, MT5ForConditionalGeneration, XLMRobertaConfi
 from isogloss.backbones import Backbone, load_backbone
 from isogloss.errors import IsoglossError
 from isogloss.formats import list_modules, load_module, read_info, save_module
-from isogloss.formats.card import language_tag
 from isogloss.modules import (
     BottleneckConfig,
     InvertibleConfig,
@@ -60,9 +57,7 @@ def other_encoder(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
 def mt5(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("mt5")
-    config = MT5Config(
-        vocab_size=60, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_decoder_layers=3, num_heads=4
-    )
+    config = MT5Config(vocab_size=60, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_decoder_layers=3, num_heads=4)
     MT5ForConditionalGeneration(config).save_pretrained(folder)
     return load_backbone(folder)
 
@@ -110,9 +105,7 @@ _MT5_CONFIGS = st.one_of(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(config=_MT5_CONFIGS)
-def test_round_trip_keeps_config_info_and_every_bit(
-    config: ModuleConfig, mt5: Backbone, tmp_path: Path
-) -> None:
+def test_round_trip_keeps_config_info_and_every_bit(config: ModuleConfig, mt5: Backbone, tmp_path: Path) -> None:
     module = _module(config, mt5)
     module.info.scores = {"dev": {"accuracy": 61.25}}
     save_module(module, tmp_path / "m", overwrite=True)
@@ -128,9 +121,7 @@ def test_round_trip_keeps_config_info_and_every_bit(
 
 @pytest.mark.parametrize("kind", ["mlp", "lstm"])
 def test_reparameterisation_is_folded_away(kind: str, encoder: Backbone, tmp_path: Path) -> None:
-    module = _module(
-        parse_module(f"prompt:5,init=normal,reparameterisation={kind},hidden=6,fixed=1"), encoder
-    )
+    module = _module(parse_module(f"prompt:5,init=normal,reparameterisation={kind},hidden=6,fixed=1"), encoder)
     save_module(module, tmp_path / "m")
     again = load_module(tmp_path / "m", encoder)
     assert sorted(load_tensors(tmp_path / "m" / "module.safetensors")) == [
@@ -240,9 +231,7 @@ def test_occupied_folder_is_refused_unless_told(encoder: Backbone, tmp_path: Pat
     ]
 
 
-def test_failed_save_leaves_nothing(
-    encoder: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_save_leaves_nothing(encoder: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = _module(parse_module("adapter:4"), encoder)
     module.info.training = {"path": Path("x")}
     with pytest.raises(IsoglossError, match="not JSON"):
@@ -372,56 +361,3 @@ def test_description_cannot_ask_for_training_parts(encoder: Backbone, tmp_path: 
     _rewrite(tmp_path / "m", config=content["config"] | {"reparameterisation": "mlp"})
     with pytest.raises(IsoglossError, match="parts that a saved module does not have"):
         load_module(tmp_path / "m", encoder)
-
-
-# Cards.
-
-
-def test_card_says_what_a_reader_needs(encoder: Backbone, tmp_path: Path) -> None:
-    module = _module(parse_module("prompt:4,init=normal"), encoder)
-    module.info.backbone = "FacebookAI/xlm-roberta-base"
-    module.info.training = {
-        "steps": 100,
-        "seed": 42,
-        "data": [{"name": "Wikipedia (Slovak)", "licence": "CC BY-SA 4.0"}, "notes|mine"],
-    }
-    module.info.scores = {"slk_Latn": {"perplexity": 12.345678}}
-    save_module(module, tmp_path / "slovak-prompt")
-    card = (tmp_path / "slovak-prompt" / "README.md").read_text(encoding="utf-8")
-    match = re.match(r"---\n(.*?)\n---\n(.*)", card, flags=re.DOTALL)
-    assert match
-    matter, text = yaml.safe_load(match[1]), match[2]
-    assert matter["base_model"] == "FacebookAI/xlm-roberta-base"
-    assert matter["library_name"] == "isogloss"
-    assert matter["language"] == ["sk"]
-    assert {"isogloss", "prompt", "language-module"} <= set(matter["tags"])
-    assert matter["datasets"] == ["Wikipedia (Slovak)", "notes|mine"]
-    assert matter["metrics"] == ["perplexity"]
-    assert re.search(r"^# Soft prompt: slk_Latn$", text, re.MULTILINE)
-    assert "Slovak (`slk_Latn`)" in text
-    assert re.search(r"^\* Data: Wikipedia \(Slovak\); licence: CC BY-SA 4\.0\.$", text, re.MULTILINE)
-    assert re.search(r"^\* Data: notes\|mine; licence: not recorded\.$", text, re.MULTILINE)
-    assert re.search(r"^\| steps \| 100 \|$", text, re.MULTILINE)
-    assert re.search(r"^\| slk_Latn\.perplexity \| 12\.3457 \|$", text, re.MULTILINE)
-    assert re.search(rf"^\| backbone fingerprint \| `{encoder.fingerprint}` \|$", text, re.MULTILINE)
-    assert 'isogloss.load_module("slovak-prompt", backbone)' in text
-    assert re.search(r"^isogloss train task .*--language-module slovak-prompt", text, re.MULTILINE)
-
-
-def test_card_of_a_task_module(encoder: Backbone, tmp_path: Path) -> None:
-    module = _module(parse_module("adapter:4"), encoder)
-    module.info.role, module.info.task, module.info.language = "task", "topic", "eng_Latn"
-    save_module(module, tmp_path / "m")
-    card = (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
-    assert re.search(r"^# Bottleneck adapter: topic$", card, re.MULTILINE)
-    assert "learned from English" in card
-    assert re.search(r"^isogloss evaluate .*--task topic .*--modules m$", card, re.MULTILINE)
-    assert "No scores were recorded." in card
-
-
-@pytest.mark.parametrize(
-    ("code", "tag"),
-    [("slk_Latn", "sk"), ("srp_Latn", "sr-Latn"), ("quy_Latn", "quy"), ("tlh_Xxxx", "tlh-Xxxx")],
-)
-def test_language_tags(code: str, tag: str) -> None:
-    assert language_tag(code) == tag

@@ -131,9 +131,7 @@ def collect() -> tuple[dict[str, Entry], dict[str, str]]:
         entry.script = script_code(record.get("Suppress-Script", [""])[0] or likely or used)
         entry.scripts = {script_code(s) for s in in_use.get(subtag, [])}
         entry.scripts |= {
-            script_code(value.split("-")[1])
-            for key, value in LIKELY_SUBTAGS.items()
-            if key.split("-")[0] == subtag
+            script_code(value.split("-")[1]) for key, value in LIKELY_SUBTAGS.items() if key.split("-")[0] == subtag
         }
         for key, value in LIKELY_SUBTAGS.items():
             language, _, region = key.partition("-")
@@ -216,8 +214,7 @@ def read_uriel() -> Uriel:
     order = {lang: i for i, lang in enumerate(family_langs)}
     # Nested groups: the larger is nearer the root; equal ones keep URIEL's own column order.
     paths = [
-        sorted((int(n) for n in np.flatnonzero(member[order[lang]])), key=lambda n: (-size[n], n))
-        for lang in langs
+        sorted((int(n) for n in np.flatnonzero(member[order[lang]])), key=lambda n: (-size[n], n)) for lang in langs
     ]
     geo_langs, points, distance = arrays("geocoord_features.npz")
     geo_row = {lang: i for i, lang in enumerate(geo_langs)}

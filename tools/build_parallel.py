@@ -169,9 +169,7 @@ def parse_marked(marked: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
             raise ValueError(f"mark {shown!r} holds only punctuation")
         glued = text[spans[inside[0]][0] : start]
         if glued and not (_ELISION.fullmatch(glued) or _ARABIC_CLITICS.fullmatch(glued)):
-            raise ValueError(
-                f"mark {shown!r} starts inside a word, after {glued!r}: begin it at the word border"
-            )
+            raise ValueError(f"mark {shown!r} starts inside a word, after {glued!r}: begin it at the word border")
         for n, i in enumerate(inside):
             if tags[i] != "O":
                 raise ValueError(f"two marks share the word {text[slice(*spans[i])]!r}")
@@ -275,9 +273,7 @@ def _check_unique(sentences: Iterable[Sentence]) -> list[str]:
     return problems
 
 
-def _check_parallel(
-    lang: str, split: str, own: Mapping[str, Sentence], pivot: Mapping[str, Sentence]
-) -> list[str]:
+def _check_parallel(lang: str, split: str, own: Mapping[str, Sentence], pivot: Mapping[str, Sentence]) -> list[str]:
     """One split of a translation against the English one: same ids, same entity types, really translated."""
     file = f"{lang}.{split}.tsv"
     problems = [f"{file}:1: id {key!r} of the English file is missing" for key in pivot if key not in own]
@@ -353,8 +349,7 @@ def load(root: Path = ROOT, only: str | None = None) -> dict[tuple[str, str], li
 def render(table: Mapping[tuple[str, str], Sequence[Sentence]]) -> dict[str, str]:
     """The built files: relative path to contents."""
     return {
-        f"{lang}/{split}.jsonl": "".join(one.to_json() + "\n" for one in rows)
-        for (lang, split), rows in table.items()
+        f"{lang}/{split}.jsonl": "".join(one.to_json() + "\n" for one in rows) for (lang, split), rows in table.items()
     }
 
 

@@ -11,9 +11,7 @@ def bundled_names() -> tuple[str, ...]:
     """Names of the bundled backbones that are installed, as `bundled:...`."""
     if not _FOLDER.is_dir():
         return ()
-    return tuple(
-        f"bundled:{path.name}" for path in sorted(_FOLDER.iterdir()) if (path / "config.json").is_file()
-    )
+    return tuple(f"bundled:{path.name}" for path in sorted(_FOLDER.iterdir()) if (path / "config.json").is_file())
 
 
 def bundled_folder(name: str) -> Path:

@@ -108,9 +108,7 @@ def _t5(name: str, model_types: tuple[str, ...]) -> Family:
     )
 
 
-def _llama(
-    name: str, model_types: tuple[str, ...], *, kind: Kind = "decoder", prefix_cache: bool = True
-) -> Family:
+def _llama(name: str, model_types: tuple[str, ...], *, kind: Kind = "decoder", prefix_cache: bool = True) -> Family:
     side = "encoder" if kind == "encoder" else "decoder"
     return Family(
         name=name,

@@ -125,9 +125,7 @@ def _card(source: str) -> dict[str, Any]:
 
 def _cannot_load(name: str, problem: Exception) -> str:
     if Path(name).exists():
-        return (
-            f"The folder '{name}' does not hold a model that transformers can load ({_first_line(problem)})."
-        )
+        return f"The folder '{name}' does not hold a model that transformers can load ({_first_line(problem)})."
     return (
         f"No backbone can be loaded as '{name}': give a Hub id that can be reached, a folder with config.json, "
         f"or one of bundled:encoder, bundled:decoder, bundled:encoder-decoder ({_first_line(problem)})."

@@ -117,9 +117,7 @@ def discover(model: Any) -> tuple[Family, Sites]:
     lists = [
         (name, module)
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList)
-        and len(module) == depth
-        and len({type(child) for child in module}) == 1
+        if isinstance(module, nn.ModuleList) and len(module) == depth and len({type(child) for child in module}) == 1
     ]
     if getattr(config, "is_encoder_decoder", False) or len(lists) != 1:
         raise IsoglossError(

@@ -30,9 +30,9 @@ def cooccurrence_embeddings(
     dim: int,
     *,
     window: int = 5,
-    parallel_weight: float = 1.0,
+    window_weight: float = 0.03,
     shift: float = 1.0,
-    power: float = 0.5,
+    power: float = 0.0,
     std: float = 0.02,
     max_tokens: int | None = None,
     max_pairs: int | None = None,
@@ -40,7 +40,7 @@ def cooccurrence_embeddings(
 ) -> Tensor:
     """Returns embeddings [vocabulary_size, dim] in which words that translate each other lie close.
 
-    M = PPMI(windows) + parallel_weight * PPMI(segments), M ~ U S U^T, rows U S^power, scaled so that all
+    M = PPMI(segments) + window_weight * PPMI(windows), M ~ U S U^T, rows U S^power, scaled so that all
     entries together have standard deviation `std`. Tokens that were not seen get normal noise of that size.
 
     Args:
@@ -49,9 +49,9 @@ def cooccurrence_embeddings(
         vocabulary_size: Rows of the result, at least the tokenizer's size.
         dim: Columns.
         window: Tokens to either side that count as context.
-        parallel_weight: Weight of the segments against the windows.
+        window_weight: Weight of the windows against the segments.
         shift: k of the shifted PPMI, max(PMI - log k, 0); 1 is plain PPMI.
-        power: Exponent of the singular values.
+        power: Exponent of the eigenvalues; 0 lets all directions count alike, which aligned best.
         std: Standard deviation of the entries.
         max_tokens: At most this many tokens of each store.
         max_pairs: At most this many segment pairs of each language pair.
@@ -68,12 +68,11 @@ def cooccurrence_embeddings(
         raise IsoglossError(f"Co-occurrence needs a window >= 1 and a shift > 0, not {window} and {shift}.")
     matrix = shifted_ppmi(window_counts(stores, vocabulary_size, window, max_tokens), shift)
     if parallel is not None:
-        matrix = matrix + parallel_weight * shifted_ppmi(
-            segment_counts(parallel, vocabulary_size, max_pairs), shift
-        )
+        segments = shifted_ppmi(segment_counts(parallel, vocabulary_size, max_pairs), shift)
+        matrix = segments + window_weight * matrix
     generator = stream_generator("cooccurrence", seed)
     vectors, values = leading_eigenpairs(matrix, dim, generator)
-    rows = vectors * values[None, :] ** power
+    rows = vectors * torch.where(values > 0, values**power, 0.0)
     seen = torch.from_numpy(np.diff(matrix.tocsr().indptr) > 0)
     if not bool(seen.any()):
         raise IsoglossError("The text is too short for co-occurrence counts; give more text.")
@@ -97,9 +96,7 @@ def window_counts(
     return (total + total.T).tocsr()
 
 
-def _window_part(
-    part: npt.NDArray[np.int64], separator: int | None, size: int, window: int
-) -> "sparse.csr_matrix":
+def _window_part(part: npt.NDArray[np.int64], separator: int | None, size: int, window: int) -> "sparse.csr_matrix":
     ends = part == (-1 if separator is None else separator)
     document = ends.cumsum()
     codes = []
@@ -118,24 +115,19 @@ def _window_part(
     return sparse.csr_matrix((counts.astype(np.float32), (pairs // size, pairs % size)), shape=shape)
 
 
-def segment_counts(
-    parallel: ParallelCorpus, vocabulary_size: int, max_pairs: int | None = None
-) -> "sparse.csr_matrix":
-    """Returns the symmetric counts [V, V] of different tokens in one pair of aligned segments.
+def segment_counts(parallel: ParallelCorpus, vocabulary_size: int, max_pairs: int | None = None) -> "sparse.csr_matrix":
+    """Returns the symmetric counts [V, V] of tokens on the two sides of a pair of aligned segments.
 
-    Both sides together are one bag: counts across the sides alone would make a bipartite matrix, whose
-    spectrum comes in pairs +s, -s that cancel the likeness of a word and its translation. A bag of n
-    distinct tokens counts each pair of them 1 / n, so that long paragraphs do not outweigh short ones.
+    A token counts once per segment, and segments of m and n distinct tokens count each of their m n token
+    pairs 1 / sqrt(m n), so that long paragraphs do not outweigh short ones. Pairs within one side are left
+    out: they drew each language together and worsened sentence retrieval on the shared data. The matrix is
+    nearly bipartite, so its spectrum comes in pairs +s, -s; `leading_eigenpairs` keeps the positive half, in
+    which a word and its translation agree.
     """
     total = sparse.csr_matrix((vocabulary_size, vocabulary_size), dtype=np.float32)
     for batch in parallel.iterate(per_pair=max_pairs, batch_size=_CHUNK_PAIRS):
-        bags = [torch.cat(sides) for sides in zip(batch.first, batch.second, strict=True)]
-        incidence = _incidence(bags, vocabulary_size)
-        total = total + incidence.T @ incidence
-    # A token is no context of itself.
-    total.setdiag(0)
-    total.eliminate_zeros()
-    return total.tocsr()
+        total = total + _incidence(batch.first, vocabulary_size).T @ _incidence(batch.second, vocabulary_size)
+    return (total + total.T).tocsr()
 
 
 def _incidence(segments: Sequence[Tensor], size: int) -> "sparse.csr_matrix":
@@ -169,7 +161,7 @@ def leading_eigenpairs(
 
     Randomised subspace iteration (Halko, Martinsson and Tropp, arXiv 0909.4061, algorithm 4.4). This is
     the truncated SVD but for directions of negative eigenvalue, which say where tokens differ while
-    their rows agree and would pull translations apart; the subspace is half as wide again as `rank` to
+    their rows agree and would pull translations apart; the subspace is twice as wide as `rank` to
     have enough positive ones. Where they still run out, values are 0.
     """
     held = matrix.tocsr()
@@ -180,7 +172,7 @@ def leading_eigenpairs(
         table = torch.sparse_csr_tensor(
             pointers, columns, torch.from_numpy(held.data.astype(np.float32)), size=(size, size)
         )
-    width = min(rank + max(16, rank // 2), size)
+    width = min(2 * rank + 32, size)
     basis = torch.linalg.qr(table @ torch.randn(size, width, generator=generator)).Q
     for _ in range(iterations):
         basis = torch.linalg.qr(table @ basis).Q
@@ -192,6 +184,5 @@ def leading_eigenpairs(
 def _check_ids(ids: npt.NDArray[Any], size: int) -> None:
     if len(ids) and int(ids.max()) >= size:
         raise IsoglossError(
-            f"The tokens go up to id {int(ids.max())}, beyond the vocabulary of {size}; "
-            "use the same tokenizer."
+            f"The tokens go up to id {int(ids.max())}, beyond the vocabulary of {size}; use the same tokenizer."
         )

@@ -35,8 +35,7 @@ class Masker:
             raise IsoglossError(f"The masking rate must be between 0 and 1, not {rate}.")
         if mask_share < 0 or random_share < 0 or mask_share + random_share > 1:
             raise IsoglossError(
-                f"The shares of masked ({mask_share}) and random ({random_share}) tokens must sum to "
-                "1 at most."
+                f"The shares of masked ({mask_share}) and random ({random_share}) tokens must sum to 1 at most."
             )
         self.rate, self.mask_share, self.random_share = rate, mask_share, random_share
         self.mask_id: int = tokenizer.mask_token_id

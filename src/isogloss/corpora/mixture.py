@@ -93,8 +93,7 @@ class MixtureSampler:
         if weights is not None:
             if set(weights) != set(sizes):
                 raise IsoglossError(
-                    f"The mixture weights name {sorted(weights)}, the texts are {sorted(sizes)}; "
-                    "name the same."
+                    f"The mixture weights name {sorted(weights)}, the texts are {sorted(sizes)}; name the same."
                 )
             shares = smoothed_shares(weights, 1.0)
         self.names = tuple(sizes)

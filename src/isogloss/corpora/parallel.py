@@ -70,9 +70,7 @@ def read_parallel(
 class ParallelCorpus:
     """Pre-tokenised aligned segments, a token store per source and language, and an index of pairs."""
 
-    def __init__(
-        self, stores: Sequence[dict[str, tuple[TokenStore, list[str]]]], pivot: str | None = None
-    ) -> None:
+    def __init__(self, stores: Sequence[dict[str, tuple[TokenStore, list[str]]]], pivot: str | None = None) -> None:
         """Joins stores by key.
 
         Args:
@@ -87,12 +85,8 @@ class ParallelCorpus:
         self._stores = [{name: store for name, (store, _) in source.items()} for source in stores]
         group = 0
         for number, source in enumerate(stores):
-            names = {
-                key: i for i, key in enumerate(dict.fromkeys(k for _, keys in source.values() for k in keys))
-            }
-            ids = {
-                name: np.array([names[key] for key in keys], np.int64) for name, (_, keys) in source.items()
-            }
+            names = {key: i for i, key in enumerate(dict.fromkeys(k for _, keys in source.values() for k in keys))}
+            ids = {name: np.array([names[key] for key in keys], np.int64) for name, (_, keys) in source.items()}
             for a, b in _pairs(list(source), pivot):
                 common, in_a, in_b = np.intersect1d(ids[a], ids[b], assume_unique=True, return_indices=True)
                 if len(common):
@@ -169,14 +163,10 @@ def _folders(sources: str | Path | Sequence[str | Path], languages: Sequence[str
     found: set[str] = set()
     for folder in folders:
         if not folder.is_dir():
-            raise IsoglossError(
-                f"The parallel text '{folder}' is not a folder; expected SOURCE/<language>.jsonl.gz."
-            )
+            raise IsoglossError(f"The parallel text '{folder}' is not a folder; expected SOURCE/<language>.jsonl.gz.")
         names = _stems(folder)
         if not names:
-            raise IsoglossError(
-                f"The folder '{folder}' holds no parallel text; expected files <language>.jsonl.gz."
-            )
+            raise IsoglossError(f"The folder '{folder}' holds no parallel text; expected files <language>.jsonl.gz.")
         found |= set(names)
     missing = sorted(set(languages or ()) - found)
     if missing:
@@ -209,15 +199,11 @@ def _pairs(names: Sequence[str], pivot: str | None) -> Iterator[PairName]:
 
 
 def _keyed(path: Path) -> list[tuple[str, str]]:
-    rows = [
-        (text_field(path, n, row, "key"), text_field(path, n, row, "text"), n) for n, row in read_rows(path)
-    ]
+    rows = [(text_field(path, n, row, "key"), text_field(path, n, row, "text"), n) for n, row in read_rows(path)]
     twice = [key for key, count in Counter(key for key, _, _ in rows).items() if count > 1]
     if twice:
         line = [n for key, _, n in rows if key == twice[0]][1]
-        raise IsoglossError(
-            f"The file '{path}', line {line}, repeats the key '{twice[0]}'; every key may occur once."
-        )
+        raise IsoglossError(f"The file '{path}', line {line}, repeats the key '{twice[0]}'; every key may occur once.")
     if not rows:
         raise IsoglossError(f"The file '{path}' is empty; expected rows with key and text.")
     return [(key, text) for key, text, _ in rows]

@@ -58,9 +58,7 @@ class PrefixLM:
         return ObjectiveBatch(ids, torch.ones_like(ids), None, positions, ids[:, 1:][scored])
 
     def _encoder_decoder_batch(self, blocks: Tensor, splits: Tensor, start_id: int) -> ObjectiveBatch:
-        heads = [
-            torch.cat([self._prefix, row[:at], self._suffix]) for row, at in zip(blocks, splits, strict=True)
-        ]
+        heads = [torch.cat([self._prefix, row[:at], self._suffix]) for row, at in zip(blocks, splits, strict=True)]
         tails = [row[at:] for row, at in zip(blocks, splits, strict=True)]
         input_ids, mask = pad_rows(heads, self._pad_id)
         labels, real = pad_rows(tails, self._pad_id)

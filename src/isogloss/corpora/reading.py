@@ -107,9 +107,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 "expected one JSON object a line."
             ) from problem
         if not isinstance(row, dict):
-            raise IsoglossError(
-                f"The file '{path}', line {number}, is not a JSON object but a {type(row).__name__}."
-            )
+            raise IsoglossError(f"The file '{path}', line {number}, is not a JSON object but a {type(row).__name__}.")
         yield number, row
 
 
@@ -139,9 +137,7 @@ def _all(source: TextSource, field: str) -> Iterator[str]:
                 empty = False
                 yield text
             if empty:
-                raise IsoglossError(
-                    f"The text file '{path}' is empty; give a file that holds text, or leave it out."
-                )
+                raise IsoglossError(f"The text file '{path}' is empty; give a file that holds text, or leave it out.")
 
 
 def _parts(source: TextSource) -> list[str | Path]:
@@ -157,9 +153,7 @@ def _is_hub(part: str | Path) -> bool:
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        found = sorted(
-            child for child in path.iterdir() if child.is_file() and child.name.endswith(_SUFFIXES)
-        )
+        found = sorted(child for child in path.iterdir() if child.is_file() and child.name.endswith(_SUFFIXES))
         if not found:
             raise IsoglossError(f"The folder '{path}' holds no text file ({', '.join(_SUFFIXES)}).")
         return found
@@ -168,9 +162,7 @@ def _files(path: Path) -> list[Path]:
             f"The text file '{path}' does not exist; a Hub data set is written hub:ID[:config[:split]]."
         )
     if not path.name.endswith(_SUFFIXES):
-        raise IsoglossError(
-            f"The text file '{path}' is of an unknown kind; expected one of {', '.join(_SUFFIXES)}."
-        )
+        raise IsoglossError(f"The text file '{path}' is of an unknown kind; expected one of {', '.join(_SUFFIXES)}.")
     return [path]
 
 

@@ -47,9 +47,7 @@ def raw_length_for(length: int, density: float = 0.15, mean_span: float = 3.0) -
 
 def _segment(total: int, parts: int, rows: int, generator: torch.Generator) -> Tensor:
     """Splits `total` into `parts` positive lengths, uniformly over all ways; returns [rows, parts]."""
-    cuts = (
-        torch.rand(rows, total - 1, generator=generator).argsort(dim=1)[:, : parts - 1].sort(dim=1).values + 1
-    )
+    cuts = torch.rand(rows, total - 1, generator=generator).argsort(dim=1)[:, : parts - 1].sort(dim=1).values + 1
     edges = torch.cat([torch.zeros(rows, 1, dtype=torch.int64), cuts, torch.full((rows, 1), total)], dim=1)
     return edges.diff(dim=1)
 
@@ -89,13 +87,10 @@ class SpanCorruption:
         """
         if not 0 < density < 1 or mean_span < 1:
             raise IsoglossError(
-                f"Span corruption needs a density in (0, 1) and a mean span >= 1, "
-                f"not {density} and {mean_span}."
+                f"Span corruption needs a density in (0, 1) and a mean span >= 1, not {density} and {mean_span}."
             )
         if tokenizer.eos_token_id is None:
-            raise IsoglossError(
-                "The tokenizer has no EOS token; span corruption needs an encoder-decoder's tokenizer."
-            )
+            raise IsoglossError("The tokenizer has no EOS token; span corruption needs an encoder-decoder's tokenizer.")
         self.raw_length, self.target_length = raw_length_for(length, density, mean_span)
         self.noise, self.spans = span_lengths(self.raw_length, density, mean_span)
         self.length = self.raw_length - self.noise + self.spans + 1

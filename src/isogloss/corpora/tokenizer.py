@@ -62,18 +62,14 @@ def train_tokenizer(
     normalise = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Replace("\t", " "), normalizers.Replace("\n", " ")]
     )
-    lengths = {
-        name: sum(map(len, read_texts(source, field=field))) for name, source in texts_by_language.items()
-    }
+    lengths = {name: sum(map(len, read_texts(source, field=field))) for name, source in texts_by_language.items()}
     shares = smoothed_shares(lengths, alpha)
     total = min(max_characters, sum(lengths.values()))
     quota = {name: total * share / lengths[name] for name, share in shares.items()}
 
     def sample() -> Iterator[str]:
         for name, source in texts_by_language.items():
-            yield from _sample(
-                read_texts(source, field=field), quota[name], stream_generator("tokenizer", seed, name)
-            )
+            yield from _sample(read_texts(source, field=field), quota[name], stream_generator("tokenizer", seed, name))
 
     counts: Counter[str] = Counter()
     for text in sample():
@@ -98,14 +94,8 @@ def train_tokenizer(
         show_progress=False,
         max_piece_length=16,
     )
-    tokenizer.train_from_iterator(
-        (normalise.normalize_str(text).translate(rare) for text in sample()), trainer
-    )
-    learned = [
-        (piece, score)
-        for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]
-        if piece != "<unk>"
-    ]
+    tokenizer.train_from_iterator((normalise.normalize_str(text).translate(rare) for text in sample()), trainer)
+    learned = [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"] if piece != "<unk>"]
     return _assemble(fixed, learned[:room], normalise, kind, sentinels, max_length)
 
 

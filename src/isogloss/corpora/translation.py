@@ -54,9 +54,7 @@ class TranslationLM:
         bodies = []
         for a, b, swap in zip(pairs.first, pairs.second, swaps.tolist(), strict=True):
             a, b = cut_pair(a, b, room)
-            bodies.append(
-                torch.cat([b, self._suffix, a, self._suffix] if swap else [a, self._suffix, b, self._suffix])
-            )
+            bodies.append(torch.cat([b, self._suffix, a, self._suffix] if swap else [a, self._suffix, b, self._suffix]))
         rows = self._rows(bodies)
         ids, mask = pad_rows(rows, self._pad_id)
         corrupted, positions = self._masker(ids, mask.bool(), generator)

@@ -1,4 +1,4 @@
-"""Bottleneck and invertible adapters as AdapterHub's libraries (`adapters`, `adapter-transformers`) save them.
+"""Bottleneck and invertible adapters as the AdapterHub libraries save them (`adapters` and its ancestor).
 
 A folder with `adapter_config.json` and `adapter.safetensors` or `pytorch_adapter.bin`. What the options mean
 is papers.md 1.2 and 5.1; an option that isogloss does not compute is refused by name, never ignored.
@@ -114,7 +114,7 @@ def import_adapterhub(folder: str | Path, backbone: Backbone) -> TransferModule:
         invertible part and its name is a language, else a task module.
 
     Raises:
-        IsoglossError: The files are damaged, the adapter is for another architecture, an option is not computed
+        IsoglossError: Damaged files, an adapter for another architecture, an option that is not computed
             here, or a tensor finds no use or is missing.
     """
     place = Path(folder)
@@ -134,9 +134,7 @@ def import_adapterhub(folder: str | Path, backbone: Backbone) -> TransferModule:
     name = str(description.get("name") or place.name)
     language = as_language(name) if coupled or description.get("type") == "text_lang" else None
     trained_on = str(description.get("model_name") or description.get("model") or model_class)
-    return imported_module(
-        config, named, backbone, path, ForeignInfo("AdapterHub", name, trained_on, language)
-    )
+    return imported_module(config, named, backbone, path, ForeignInfo("AdapterHub", name, trained_on, language))
 
 
 def _options(place: Path, description: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,16 +143,14 @@ def _options(place: Path, description: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(config, str):
         if config not in _NAMED:
             raise IsoglossError(
-                f"The file '{source}' names the configuration '{config}', which is not one of "
-                f"{', '.join(_NAMED)}."
+                f"The file '{source}' names the configuration '{config}', which is not one of {', '.join(_NAMED)}."
             )
         config = _NAMED[config]
     if not isinstance(config, Mapping):
         raise IsoglossError(f"The file '{source}' has no 'config' of an adapter.")
     if config.get("architecture"):
         raise IsoglossError(
-            f"The adapter in '{place}' has the architecture '{config['architecture']}', which is not "
-            "imported."
+            f"The adapter in '{place}' has the architecture '{config['architecture']}', which is not imported."
         )
     for option in _REFUSED:
         if config.get(option):
@@ -170,8 +166,7 @@ def _options(place: Path, description: Mapping[str, Any]) -> dict[str, Any]:
         options["inv_non_linearity"] = coupling.get("non_linearity")
     if options["inv_adapter"] not in (None, "nice"):
         raise IsoglossError(
-            f"The adapter in '{place}' has the invertible kind '{options['inv_adapter']}'; only nice is "
-            "computed."
+            f"The adapter in '{place}' has the invertible kind '{options['inv_adapter']}'; only nice is computed."
         )
     return options
 
@@ -210,15 +205,12 @@ def _variant(place: Path, options: Mapping[str, Any]) -> str:
     return "seq_bn"
 
 
-def _named_tensors(
-    path: Path, tensors: Mapping[str, Tensor], backbone: Backbone, variant: str
-) -> dict[str, Tensor]:
+def _named_tensors(path: Path, tensors: Mapping[str, Tensor], backbone: Backbone, variant: str) -> dict[str, Tensor]:
     """Our names for the file's tensors; each file tensor is used once or refused."""
     layout = _LAYOUT_OF.get(backbone.family.name)
     if layout is None:
         raise IsoglossError(
-            f"AdapterHub adapters for the family '{backbone.family.name}' ({backbone.name}) cannot be "
-            "imported."
+            f"AdapterHub adapters for the family '{backbone.family.name}' ({backbone.name}) cannot be imported."
         )
     found: dict[str, Tensor] = {}
     owner = ""
@@ -242,8 +234,7 @@ def _named_tensors(
             ours = group and f"{group}.{_TENSORS[block['tensor']]}"
         if not ours or ours in found:
             raise IsoglossError(
-                f"The file '{path}' holds the tensor '{original}', which isogloss has no use for on "
-                f"{backbone.name}."
+                f"The file '{path}' holds the tensor '{original}', which isogloss has no use for on {backbone.name}."
             )
         found[ours] = tensor
     return found
@@ -278,28 +269,19 @@ def _config(
     learned = scaling == "learned"
     if not learned and (isinstance(scaling, str) or not scaling):
         raise IsoglossError(
-            f"The adapter in '{place}' has scaling={scaling}; a number other than 0, or 'learned', is "
-            "computed."
+            f"The adapter in '{place}' has scaling={scaling}; a number other than 0, or 'learned', is computed."
         )
     coupling = _coupling_options(place, model_class, options) if coupled else {}
     down = next(
-        (
-            tensor
-            for name, tensor in named.items()
-            if name.endswith("down_weight") and "invertible" not in name
-        ),
+        (tensor for name, tensor in named.items() if name.endswith("down_weight") and "invertible" not in name),
         None,
     )
     if down is None:
-        raise IsoglossError(
-            f"The adapter in '{place}' has no bottleneck in any block, so there is nothing to import."
-        )
+        raise IsoglossError(f"The adapter in '{place}' has no bottleneck in any block, so there is nothing to import.")
     half = backbone.hidden_size // 2
     inner = named["invertible.f_down_weight"].shape[0] if "invertible.f_down_weight" in named else half // 2
     return BottleneckConfig(
-        reduction=_reduction(
-            backbone.hidden_size, down.shape[0], _one_factor(place, options["reduction_factor"])
-        ),
+        reduction=_reduction(backbone.hidden_size, down.shape[0], _one_factor(place, options["reduction_factor"])),
         variant=variant,  # type: ignore[arg-type]
         nonlinearity=str(options["non_linearity"]).lower(),
         scaling=1.0 if learned else float(scaling),
@@ -336,8 +318,7 @@ def _one_factor(place: Path, factor: Any) -> float:
     values = set(factor.values()) if isinstance(factor, Mapping) else {factor}
     if len(values) != 1:
         raise IsoglossError(
-            f"The adapter in '{place}' has several values of 'reduction_factor' ({factor}); one for all "
-            "is computed."
+            f"The adapter in '{place}' has several values of 'reduction_factor' ({factor}); one for all is computed."
         )
     return float(values.pop())
 

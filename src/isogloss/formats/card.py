@@ -97,9 +97,7 @@ def _front_matter(saved: SavedModule) -> dict[str, Any]:
         licences = sorted({licence for _, licence in sources if licence})
         if licences:
             matter["data_licences"] = licences
-    metrics = sorted(
-        {key.rpartition(".")[2] for key, value in _flat(info.scores) if isinstance(value, int | float)}
-    )
+    metrics = sorted({key.rpartition(".")[2] for key, value in _flat(info.scores) if isinstance(value, int | float)})
     if metrics:
         matter["metrics"] = metrics
     return matter
@@ -140,9 +138,7 @@ def _facts(saved: SavedModule) -> list[tuple[str, str]]:
         ("saved by", f"isogloss {saved.version}"),
     ]
     if saved.info.head:
-        facts.append(
-            ("head", ", ".join(f"{key} = {_short(value)}" for key, value in saved.info.head.items()))
-        )
+        facts.append(("head", ", ".join(f"{key} = {_short(value)}" for key, value in saved.info.head.items())))
     return facts
 
 
@@ -162,15 +158,11 @@ def _usage(saved: SavedModule) -> list[str]:
         f"isogloss modules show {folder}",
     ]
     if info.role == "task":
-        command = (
-            f"evaluate --backbone {info.backbone} --task {info.task or 'TASK'} --data DIR --targets LANGUAGES"
-        )
+        command = f"evaluate --backbone {info.backbone} --task {info.task or 'TASK'} --data DIR --targets LANGUAGES"
         lines.append(f"isogloss {command} --modules {folder}")
     else:
         command = f"train task --backbone {info.backbone} --task TASK --data DIR --language-module {folder}"
-        lines.append(
-            f"isogloss {command} --source {info.language or 'LANGUAGE'} --module adapter:16 --out OUT"
-        )
+        lines.append(f"isogloss {command} --source {info.language or 'LANGUAGE'} --module adapter:16 --out OUT")
     return [*lines, "```"]
 
 

@@ -47,11 +47,7 @@ def _import(place: Path, backbone: Backbone) -> TransferModule:
         return load_module(place, backbone)
     if (place / CONFIG_FILE).is_file():
         config = read_config(place)
-        if (
-            "peft_type" in config
-            and any((place / name).is_file() for name in WEIGHT_FILES)
-            and "fusion" not in config
-        ):
+        if "peft_type" in config and any((place / name).is_file() for name in WEIGHT_FILES) and "fusion" not in config:
             return import_peft(place, backbone)
         if "config" in config:
             return import_adapterhub(place, backbone)

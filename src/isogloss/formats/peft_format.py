@@ -99,9 +99,7 @@ def import_prompt(
             f"{backbone.hidden_size} are needed for {backbone.name}."
         )
     ours = PromptConfig(length=length, init="normal", placement="before")
-    info = ForeignInfo(
-        library, name or path.parent.name, str(config.get("base_model_name_or_path") or ""), language
-    )
+    info = ForeignInfo(library, name or path.parent.name, str(config.get("base_model_name_or_path") or ""), language)
     return imported_module(ours, {"prompt.vectors": rows[:length]}, backbone, path, info)
 
 
@@ -116,9 +114,7 @@ def _import_lora(
         )
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(rank, int) or not isinstance(alpha, int | float) or rank < 1 or not alpha:
-        raise IsoglossError(
-            f"The file '{path.parent / CONFIG_FILE}' needs a rank 'r' and a 'lora_alpha' other than 0."
-        )
+        raise IsoglossError(f"The file '{path.parent / CONFIG_FILE}' needs a rank 'r' and a 'lora_alpha' other than 0.")
     places = _linear_places(backbone)
     found: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
@@ -134,9 +130,7 @@ def _import_lora(
     groups = {name.rpartition(".")[0] for name in found}
     if not groups:
         raise IsoglossError(f"The file '{path}' holds no LoRA tensors.")
-    sides = tuple(
-        side for side in backbone.sites.sides if any(group.startswith(f"{side}_") for group in groups)
-    )
+    sides = tuple(side for side in backbone.sites.sides if any(group.startswith(f"{side}_") for group in groups))
     roles = tuple(dict.fromkeys(group.split("_")[2] for group in sorted(groups)))
     ours = LowRankConfig(
         rank=rank,
@@ -184,9 +178,7 @@ def _fill_gaps(
             found[f"{group}.b"] = torch.zeros(layer.out_features, config.rank)
 
 
-def export_peft(
-    module: TransferModule, folder: str | Path, backbone: Backbone, *, overwrite: bool = False
-) -> Path:
+def export_peft(module: TransferModule, folder: str | Path, backbone: Backbone, *, overwrite: bool = False) -> Path:
     """Writes a prompt or LoRA module as a PEFT checkpoint that computes the same; a task head is left out.
 
     Args:
@@ -205,9 +197,7 @@ def export_peft(
             f"(fingerprint {backbone.fingerprint}); export it with its own backbone."
         )
     if module.backbone_state:
-        raise IsoglossError(
-            "The module carries changed backbone weights, which a PEFT checkpoint cannot hold."
-        )
+        raise IsoglossError("The module carries changed backbone weights, which a PEFT checkpoint cannot hold.")
     plain = module.folded()
     config: dict[str, Any] = {
         "base_model_name_or_path": backbone.name,
@@ -230,13 +220,9 @@ def export_peft(
 
 def _prompt_rows(prompt: SoftPrompt, backbone: Backbone, config: dict[str, Any]) -> dict[str, Tensor]:
     if prompt.config.placement != "before":
-        raise IsoglossError(
-            f"PEFT puts prompts before the text, but this one has placement={prompt.config.placement}."
-        )
+        raise IsoglossError(f"PEFT puts prompts before the text, but this one has placement={prompt.config.placement}.")
     if prompt.side != backbone.sites.sides[0]:
-        raise IsoglossError(
-            f"PEFT puts prompts where the text goes in, but this one stands on the {prompt.side} side."
-        )
+        raise IsoglossError(f"PEFT puts prompts where the text goes in, but this one stands on the {prompt.side} side.")
     copies = 2 if backbone.kind == "encoder-decoder" else 1
     blocks = next(iter(backbone.sites.blocks.values()))
     settings = backbone.config

@@ -40,9 +40,7 @@ def import_s1(source: str | Path, backbone: Backbone) -> TransferModule:
     place = Path(source)
     path = prompt_file(place)
     if path is None:
-        raise IsoglossError(
-            f"The folder '{place}' does not hold exactly one prompt file ({', '.join(_SUFFIXES)})."
-        )
+        raise IsoglossError(f"The folder '{place}' does not hold exactly one prompt file ({', '.join(_SUFFIXES)}).")
     if backbone.kind != "encoder-decoder":
         raise IsoglossError(
             f"The S1 prompts stand on the encoder of an encoder-decoder, but {backbone.name} is of kind "

@@ -144,18 +144,12 @@ def read_info(folder: str | Path) -> SavedModule:
             f"The file '{source}' has the unknown key '{min(unknown)}'; a newer isogloss may have saved it."
         )
     if missing:
-        raise IsoglossError(
-            f"The file '{source}' lacks the key '{min(missing)}'; copy or train the module again."
-        )
+        raise IsoglossError(f"The file '{source}' lacks the key '{min(missing)}'; copy or train the module again.")
     for key, types in _INFO_TYPES.items():
         if not isinstance(content[key], types):
-            raise IsoglossError(
-                f"The file '{source}' has a '{key}' of the wrong type ({type(content[key]).__name__})."
-            )
+            raise IsoglossError(f"The file '{source}' has a '{key}' of the wrong type ({type(content[key]).__name__}).")
     if content["role"] not in ("language", "task"):
-        raise IsoglossError(
-            f"The file '{source}' has the role '{content['role']}'; it must be language or task."
-        )
+        raise IsoglossError(f"The file '{source}' has the role '{content['role']}'; it must be language or task.")
     return SavedModule(
         folder=place,
         method=str(content["method"]),
@@ -176,18 +170,14 @@ def _read_config(source: Path, content: Mapping[str, Any]) -> ModuleConfig:
     except IsoglossError as problem:
         raise IsoglossError(f"The file '{source}' cannot be read: {problem}") from problem
     except (TypeError, ValueError) as problem:
-        raise IsoglossError(
-            f"The file '{source}' has a config value of the wrong type ({problem})."
-        ) from problem
+        raise IsoglossError(f"The file '{source}' has a config value of the wrong type ({problem}).") from problem
 
 
 def _read_digest(source: Path, facts: Any) -> dict[str, Any]:
     match facts:
         case {"file": "module.safetensors", "sha256": str(digest), "parameters": int(parameters)}:
             return {"digest": digest, "parameters": parameters}
-    raise IsoglossError(
-        f"The file '{source}' does not say what its tensor file is; copy or train the module again."
-    )
+    raise IsoglossError(f"The file '{source}' does not say what its tensor file is; copy or train the module again.")
 
 
 def load_module(folder: str | Path, backbone: Backbone) -> TransferModule:
@@ -222,9 +212,7 @@ def load_module(folder: str | Path, backbone: Backbone) -> TransferModule:
     for name, tensor in load_tensors(path).items():
         part, _, rest = name.partition("/")
         if part not in parts or not rest:
-            raise IsoglossError(
-                f"The file '{path}' holds the tensor '{name}', which belongs to no part of a module."
-            )
+            raise IsoglossError(f"The file '{path}' holds the tensor '{name}', which belongs to no part of a module.")
         parts[part][rest] = tensor
     module = build_module(saved.config, backbone)
     if module.folded() is not module:
@@ -260,13 +248,9 @@ def fill_module(module: TransferModule, tensors: Mapping[str, Tensor], *, source
     wanted = module.weight_tensors()
     missing, extra = set(wanted) - set(tensors), set(tensors) - set(wanted)
     if missing:
-        raise IsoglossError(
-            f"The tensors of '{source}' lack '{min(missing)}' ({len(missing)} missing); copy it again."
-        )
+        raise IsoglossError(f"The tensors of '{source}' lack '{min(missing)}' ({len(missing)} missing); copy it again.")
     if extra:
-        raise IsoglossError(
-            f"The tensors of '{source}' include '{min(extra)}', which has no use ({len(extra)} such)."
-        )
+        raise IsoglossError(f"The tensors of '{source}' include '{min(extra)}', which has no use ({len(extra)} such).")
     with torch.no_grad():
         for name, target in wanted.items():
             found = tensors[name]
@@ -285,9 +269,7 @@ def freeze(module: nn.Module) -> None:
     module.eval()
 
 
-def _checked_backbone_state(
-    tensors: Mapping[str, Tensor], backbone: Backbone, path: Path
-) -> dict[str, Tensor]:
+def _checked_backbone_state(tensors: Mapping[str, Tensor], backbone: Backbone, path: Path) -> dict[str, Tensor]:
     known = dict(backbone.model.named_parameters(remove_duplicate=False))
     for name, tensor in tensors.items():
         if name not in known or known[name].shape != tensor.shape:

@@ -189,9 +189,7 @@ def _genetic(kind: DistanceKind, a: Language, b: Language) -> Distance:
             borrowed = True
             notes.append(f"URIEL gives no family for {language.iso639_3}; that of {source} is used.")
         elif not path:
-            notes.append(
-                f"URIEL puts {language.iso639_3} in no family (an isolate, or not placed): counted unrelated."
-            )
+            notes.append(f"URIEL puts {language.iso639_3} in no family (an isolate, or not placed): counted unrelated.")
     value = _cosine_distance(len(x & y), len(x), len(y)) if x and y else 1.0
     return Distance(kind, value, 1.0 if borrowed else 0.0, " ".join(notes))
 

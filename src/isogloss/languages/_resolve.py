@@ -106,9 +106,7 @@ def _named(text: str) -> str | None:
         entries = [table().entries[iso] for iso in found]
         listed = ", ".join(f"{entry.prefix} ({_full_name(entry, key)})" for entry in entries[:_MANY])
         more = f" and {len(entries) - _MANY} more" if len(entries) > _MANY else ""
-        raise IsoglossError(
-            f"{text!r} is the name of several languages; write one of the codes {listed}{more}."
-        )
+        raise IsoglossError(f"{text!r} is the name of several languages; write one of the codes {listed}{more}.")
     return found[0] if found else None
 
 
@@ -221,8 +219,4 @@ def _suggestion(text: str) -> str:
         matches = get_close_matches(head, codes, n=3, cutoff=0.6)
         found = [known.entries[known.codes[code]] for code in matches] + found
     near = ", ".join(dict.fromkeys(f"{entry.prefix}_{entry.script} ({entry.name})" for entry in found[:4]))
-    return (
-        f"the nearest are {near}"
-        if near
-        else "write a code or an English name, such as slk_Latn, sk or Slovak"
-    )
+    return f"the nearest are {near}" if near else "write a code or an English name, such as slk_Latn, sk or Slovak"

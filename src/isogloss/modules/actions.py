@@ -44,11 +44,11 @@ class LinearAction:
 
 @dataclass(frozen=True)
 class EmbeddingAction:
-    """Maps the embedding site by `forward`, and the states before the LM head by `inverse`."""
+    """Maps the embedding site by `forward`, and the states before the LM head by `inverse` (None: not mapped back)."""
 
     group: str
     forward: Callable[[Tensor, Weights], Tensor]
-    inverse: Callable[[Tensor, Weights], Tensor]
+    inverse: Callable[[Tensor, Weights], Tensor] | None
 
 
 @dataclass(frozen=True)

@@ -83,15 +83,17 @@ class TransferModule(nn.Module):
         """The tensors of one group, by name."""
         return dict(self.groups[group].items())
 
+    def is_trained(self, group: str) -> bool:
+        """Whether anything that the group's weights are made of has gradients on."""
+        return any(tensor.requires_grad for tensor in self.groups[group].values())
+
     def folded(self) -> "TransferModule":
         """The module as it is saved: without parts that only training needs."""
         return self
 
     def weight_tensors(self) -> dict[str, Tensor]:
         """All tensors of the groups under the names they are saved by (`group.tensor`)."""
-        return {
-            f"{group}.{name}": tensor for group in self.groups for name, tensor in self.groups[group].items()
-        }
+        return {f"{group}.{name}": tensor for group in self.groups for name, tensor in self.groups[group].items()}
 
     @property
     def shape_key(self) -> tuple[Any, ...]:

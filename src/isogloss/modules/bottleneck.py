@@ -16,17 +16,9 @@ from isogloss.errors import IsoglossError
 from isogloss.modules.actions import Action, BlockAction, Point, Weights
 from isogloss.modules.base import ModuleConfig, TransferModule, block_counts
 from isogloss.modules.invertible import coupling_action, new_coupling
-from isogloss.modules.rowwise import linear, scale
+from isogloss.modules.rowwise import NONLINEARITIES, linear, scale
 
 Variant = Literal["seq_bn", "double_seq_bn", "par_bn"]
-_NONLINEARITIES = {
-    "relu": nn.functional.relu,
-    "swish": nn.functional.silu,
-    "silu": nn.functional.silu,
-    "gelu": nn.functional.gelu,
-    "tanh": torch.tanh,
-    "leakyrelu": nn.functional.leaky_relu,
-}
 _DEFAULT_NONLINEARITY = {"seq_bn": "relu", "double_seq_bn": "swish", "par_bn": "relu"}
 _DEFAULT_SCALING = {"seq_bn": 1.0, "double_seq_bn": 1.0, "par_bn": 4.0}
 _POINTS: dict[str, tuple[Point, ...]] = {
@@ -51,6 +43,9 @@ class BottleneckConfig(ModuleConfig):
         sides: encoder, decoder or both; empty means all that the backbone has.
         invertible: Add a NICE coupling at the embeddings, inverted before the LM head (MAD-X).
         invertible_reduction: d/2 over the width of its two networks.
+        invertible_nonlinearity: Of its two networks.
+        invertible_inverse: Map the states back before the LM head. False is what the `adapters` library does with
+            the heads of `transformers` (golden cases `xlmr-madx`).
     """
 
     method: ClassVar[str] = "adapter"
@@ -64,21 +59,22 @@ class BottleneckConfig(ModuleConfig):
     sides: tuple[str, ...] = field(default=())
     invertible: bool = False
     invertible_reduction: int = 2
+    invertible_nonlinearity: str = "relu"
+    invertible_inverse: bool = True
 
     def __post_init__(self) -> None:
         """Fills in the variant's usual values and checks the rest."""
         if self.variant not in _POINTS:
-            raise IsoglossError(
-                f"The adapter variant '{self.variant}' is unknown; use one of {', '.join(_POINTS)}."
-            )
+            raise IsoglossError(f"The adapter variant '{self.variant}' is unknown; use one of {', '.join(_POINTS)}.")
         if not self.nonlinearity:
             object.__setattr__(self, "nonlinearity", _DEFAULT_NONLINEARITY[self.variant])
         if not self.scaling:
             object.__setattr__(self, "scaling", _DEFAULT_SCALING[self.variant])
-        if self.nonlinearity not in _NONLINEARITIES:
-            raise IsoglossError(
-                f"The adapter nonlinearity '{self.nonlinearity}' is unknown; use one of {', '.join(_NONLINEARITIES)}."
-            )
+        for name in (self.nonlinearity, self.invertible_nonlinearity):
+            if name not in NONLINEARITIES:
+                raise IsoglossError(
+                    f"The adapter nonlinearity '{name}' is unknown; use one of {', '.join(NONLINEARITIES)}."
+                )
         if self.reduction <= 0:
             raise IsoglossError(f"The adapter reduction must be above 0, but it is {self.reduction}.")
         if not 0 <= self.dropout < 1:
@@ -144,9 +140,7 @@ class BottleneckAdapter(TransferModule):
         """`s * U f(D x)`: [B, T, d] -> [B, T, d], without any residual."""
         if self.config.dropout and self.training:
             x = nn.functional.dropout(x, self.config.dropout)
-        inner = _NONLINEARITIES[self.config.nonlinearity](
-            linear(x, weights["down_weight"], weights["down_bias"])
-        )
+        inner = NONLINEARITIES[self.config.nonlinearity](linear(x, weights["down_weight"], weights["down_bias"]))
         out = linear(inner, weights["up_weight"], weights["up_bias"])
         if "scale" in weights:
             return scale(out, weights["scale"])
@@ -159,5 +153,9 @@ class BottleneckAdapter(TransferModule):
             for side, block, point in self._places
         ]
         if self.config.invertible:
-            found.append(coupling_action())
+            found.append(
+                coupling_action(
+                    nonlinearity=self.config.invertible_nonlinearity, inverse=self.config.invertible_inverse
+                )
+            )
         return found

@@ -6,6 +6,7 @@ y1 = x1 + F(x2), y2 = x2 + G(y1); F and G are two-layer ReLU networks. papers.md
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -15,7 +16,7 @@ from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
 from isogloss.modules.actions import Action, EmbeddingAction, Weights
 from isogloss.modules.base import ModuleConfig, TransferModule
-from isogloss.modules.rowwise import linear
+from isogloss.modules.rowwise import NONLINEARITIES, linear
 
 
 @dataclass(frozen=True)
@@ -45,41 +46,38 @@ def new_coupling(width: int, reduction: int, generator: torch.Generator) -> nn.P
     inner = max(1, half // reduction)
     tensors = {}
     for network in ("f", "g"):
-        tensors[f"{network}_down_weight"] = nn.Parameter(
-            torch.empty(inner, half).normal_(0, 0.02, generator=generator)
-        )
+        tensors[f"{network}_down_weight"] = nn.Parameter(torch.empty(inner, half).normal_(0, 0.02, generator=generator))
         tensors[f"{network}_down_bias"] = nn.Parameter(torch.zeros(inner))
-        tensors[f"{network}_up_weight"] = nn.Parameter(
-            torch.empty(half, inner).normal_(0, 0.02, generator=generator)
-        )
+        tensors[f"{network}_up_weight"] = nn.Parameter(torch.empty(half, inner).normal_(0, 0.02, generator=generator))
         tensors[f"{network}_up_bias"] = nn.Parameter(torch.zeros(half))
     return nn.ParameterDict(tensors)
 
 
-def _network(name: str, x: Tensor, weights: Weights) -> Tensor:
-    inner = nn.functional.relu(linear(x, weights[f"{name}_down_weight"], weights[f"{name}_down_bias"]))
+def _network(name: str, x: Tensor, weights: Weights, nonlinearity: str) -> Tensor:
+    inner = NONLINEARITIES[nonlinearity](linear(x, weights[f"{name}_down_weight"], weights[f"{name}_down_bias"]))
     return linear(inner, weights[f"{name}_up_weight"], weights[f"{name}_up_bias"])
 
 
-def couple(x: Tensor, weights: Weights) -> Tensor:
+def couple(x: Tensor, weights: Weights, nonlinearity: str = "relu") -> Tensor:
     """The forward map on [B, T, d]."""
     first, second = x.chunk(2, dim=-1)
-    first = first + _network("f", second, weights)
-    second = second + _network("g", first, weights)
+    first = first + _network("f", second, weights, nonlinearity)
+    second = second + _network("g", first, weights, nonlinearity)
     return torch.cat((first, second), dim=-1)
 
 
-def uncouple(y: Tensor, weights: Weights) -> Tensor:
+def uncouple(y: Tensor, weights: Weights, nonlinearity: str = "relu") -> Tensor:
     """The exact inverse of `couple`."""
     first, second = y.chunk(2, dim=-1)
-    second = second - _network("g", first, weights)
-    first = first - _network("f", second, weights)
+    second = second - _network("g", first, weights, nonlinearity)
+    first = first - _network("f", second, weights, nonlinearity)
     return torch.cat((first, second), dim=-1)
 
 
-def coupling_action(group: str = "invertible") -> EmbeddingAction:
+def coupling_action(group: str = "invertible", *, nonlinearity: str = "relu", inverse: bool = True) -> EmbeddingAction:
     """The action of the coupling whose tensors are in `group`."""
-    return EmbeddingAction(group, couple, uncouple)
+    back = partial(uncouple, nonlinearity=nonlinearity) if inverse else None
+    return EmbeddingAction(group, partial(couple, nonlinearity=nonlinearity), back)
 
 
 class InvertibleAdapter(TransferModule):

@@ -87,6 +87,5 @@ class LowRank(TransferModule):
     def actions(self) -> Sequence[Action]:
         """One action a target layer."""
         return [
-            LinearAction(f"{side}_{block}_{role}", side, block, role, self.delta)
-            for side, block, role in self._places
+            LinearAction(f"{side}_{block}_{role}", side, block, role, self.delta) for side, block, role in self._places
         ]

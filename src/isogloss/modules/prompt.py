@@ -60,9 +60,7 @@ class PromptConfig(ModuleConfig):
         if self.text and self.init == "vocabulary":
             object.__setattr__(self, "init", "text")
         if self.init not in INITIALISATIONS:
-            raise IsoglossError(
-                f"The prompt init '{self.init}' is unknown; use one of {', '.join(INITIALISATIONS)}."
-            )
+            raise IsoglossError(f"The prompt init '{self.init}' is unknown; use one of {', '.join(INITIALISATIONS)}.")
         if self.init == "text" and not self.text:
             raise IsoglossError(
                 "The prompt init 'text' needs the text itself, for example prompt:50,init=text,text=\"...\"."
@@ -103,18 +101,14 @@ class SoftPrompt(TransferModule):
                 f"The prompt stands on the {side} side, but {backbone.name} has only {' and '.join(backbone.sites.sides)}."
             )
         if side == "decoder" and backbone.kind == "encoder-decoder" and config.placement != "before":
-            raise IsoglossError(
-                "A prompt on the decoder side of an encoder-decoder can only stand before the text."
-            )
+            raise IsoglossError("A prompt on the decoder side of an encoder-decoder can only stand before the text.")
         if backbone.max_length is not None and config.length >= backbone.max_length:
             raise IsoglossError(
                 f"The prompt has {config.length} vectors, but {backbone.name} takes {backbone.max_length} tokens in all; shorten it."
             )
         self.side = side
         if vectors is None:
-            vectors = initial_vectors(
-                config.init, config.length, backbone, generator, text=config.text, labels=labels
-            )
+            vectors = initial_vectors(config.init, config.length, backbone, generator, text=config.text, labels=labels)
         if vectors.shape != (config.length, backbone.hidden_size):
             raise IsoglossError(
                 f"The prompt vectors have shape {tuple(vectors.shape)}, but {(config.length, backbone.hidden_size)} is needed."
@@ -146,6 +140,21 @@ class SoftPrompt(TransferModule):
             tensors["vectors"] = self.network(tensors["vectors"])
         return tensors
 
+    def is_trained(self, group: str) -> bool:
+        """Whether the vectors or the network above them have gradients on."""
+        return super().is_trained(group) or (
+            self.network is not None and any(p.requires_grad for p in self.network.parameters())
+        )
+
+    def requires_grad_(self, requires_grad: bool = True) -> "SoftPrompt":
+        """Turns gradients on or off, and leaves off what the config keeps fixed."""
+        super().requires_grad_(requires_grad)
+        if "fixed" in self.groups["prompt"]:
+            self.groups["prompt"]["fixed"].requires_grad_(False)
+        if isinstance(self.network, PromptMLP) and self.network.norm is not None and not self.config.train_norm:
+            self.network.norm.requires_grad_(False)
+        return self
+
     def vectors(self, weights: Weights) -> Tensor:
         """Fixed and trained vectors in order: [L, d], or [B, L, d] for a routed bank."""
         if "fixed" not in weights:
@@ -163,10 +172,14 @@ class SoftPrompt(TransferModule):
         plain = SoftPrompt.__new__(SoftPrompt)
         TransferModule.__init__(plain, replace(self.config, reparameterisation="none"))
         with torch.no_grad():
-            tensors = {name: nn.Parameter(tensor.clone()) for name, tensor in self.weights("prompt").items()}
+            tensors = {
+                name: nn.Parameter(tensor.clone(), requires_grad=name != "fixed")
+                for name, tensor in self.weights("prompt").items()
+            }
         plain.groups["prompt"] = nn.ParameterDict(tensors)
         plain.side, plain.network = self.side, None
-        plain.info, plain.head, plain.backbone_state = self.info, self.head, self.backbone_state
+        plain.info, plain.head, plain.head_state = self.info, self.head, self.head_state
+        plain.backbone_state = self.backbone_state
         return plain
 
     def behaviour(self) -> tuple[object, ...]:

@@ -47,6 +47,8 @@ def initial_vectors(
         )
     if init == "text":
         ids = backbone.tokenizer(text)["input_ids"]
+        if not ids:
+            raise IsoglossError(f"The prompt init text '{text}' has no tokens; give a text with words.")
         filled = (ids * (length // len(ids) + 1))[:length]
         return _embed(backbone, torch.tensor(filled))
     if not labels:
@@ -55,11 +57,7 @@ def initial_vectors(
         )
     rows = [_embed(backbone, torch.tensor(_plain_ids(backbone, label))).mean(0) for label in labels[:length]]
     missing = length - len(rows)
-    return (
-        torch.cat((torch.stack(rows), _sampled(missing, backbone, generator)))
-        if missing
-        else torch.stack(rows)
-    )
+    return torch.cat((torch.stack(rows), _sampled(missing, backbone, generator))) if missing else torch.stack(rows)
 
 
 def _embed(backbone: Backbone, ids: Tensor) -> Tensor:
@@ -73,8 +71,6 @@ def _plain_ids(backbone: Backbone, text: str) -> list[int]:
 
 def _sampled(count: int, backbone: Backbone, generator: torch.Generator) -> Tensor:
     special = set(getattr(backbone.tokenizer, "all_special_ids", ()))
-    common = torch.tensor(
-        [index for index in range(min(_COMMON, backbone.vocabulary_size)) if index not in special]
-    )
+    common = torch.tensor([index for index in range(min(_COMMON, backbone.vocabulary_size)) if index not in special])
     chosen = common[torch.randint(len(common), (count,), generator=generator)]
     return _embed(backbone, chosen)

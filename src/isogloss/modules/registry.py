@@ -72,26 +72,30 @@ def parse_module(spec: str) -> ModuleConfig:
         key, equals, value = option.partition("=")
         key = key.strip()
         if not equals:
-            raise IsoglossError(
-                f"The module spec '{spec}' has '{option}' where an option like key=value belongs."
-            )
+            raise IsoglossError(f"The module spec '{spec}' has '{option}' where an option like key=value belongs.")
         values[key] = _convert(spec, config_class, key, value.strip())
     return config_class(**values)
 
 
 def format_module(config: ModuleConfig) -> str:
     """Writes a config as the shortest spec that reads back to it."""
-    _, _, size_field = METHODS[config.method]
-    spec = config.method
-    options = []
-    usual = type(config)()
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        if item.name == size_field:
-            spec += f":{_plain_number(value)}"
-        elif value != getattr(usual, item.name):
-            options.append(f"{item.name}={_write(value)}")
-    return ",".join([spec, *options])
+    config_class, _, size_field = METHODS[config.method]
+    values = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
+    # Usual values depend on one another (alpha on the rank, the nonlinearity on the variant), so each option is left out
+    # only if what is left still means the same.
+    for name in list(values):
+        left = {key: value for key, value in values.items() if key != name}
+        if name != size_field and _means(config_class, left, config):
+            values = left
+    spec = config.method + (f":{_plain_number(values.pop(size_field))}" if size_field else "")
+    return ",".join([spec, *(f"{name}={_write(value)}" for name, value in values.items())])
+
+
+def _means(config_class: type[ModuleConfig], values: Mapping[str, Any], config: ModuleConfig) -> bool:
+    try:
+        return config_class(**values) == config
+    except IsoglossError:
+        return False
 
 
 def config_from_dict(method: str, values: Mapping[str, Any]) -> ModuleConfig:
@@ -101,9 +105,7 @@ def config_from_dict(method: str, values: Mapping[str, Any]) -> ModuleConfig:
         IsoglossError: Unknown method or key.
     """
     if method not in METHODS:
-        raise IsoglossError(
-            f"The module's method '{method}' is unknown here; this version has {', '.join(METHODS)}."
-        )
+        raise IsoglossError(f"The module's method '{method}' is unknown here; this version has {', '.join(METHODS)}.")
     config_class = METHODS[method][0]
     names = {item.name for item in dataclasses.fields(config_class)}
     unknown = set(values) - names
@@ -111,9 +113,7 @@ def config_from_dict(method: str, values: Mapping[str, Any]) -> ModuleConfig:
         raise IsoglossError(
             f"The module's config has the unknown key '{sorted(unknown)[0]}'; a newer isogloss may have saved it."
         )
-    return config_class(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    )
+    return config_class(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
 def _split(spec: str) -> list[str]:
@@ -143,9 +143,7 @@ def _convert(spec: str, config_class: type[ModuleConfig], key: str, text: str) -
     kind = types[key]
     try:
         if kind is bool:
-            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[
-                text.lower()
-            ]
+            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
         if kind is int:
             return int(text)
         if kind is float:

@@ -18,9 +18,7 @@ class PromptMLP(nn.Module):
         layer_norm: Norm the output; its affine part trains only if `train_norm` (S2 froze it).
     """
 
-    def __init__(
-        self, width: int, hidden: int, *, residual: bool, layer_norm: bool, train_norm: bool
-    ) -> None:
+    def __init__(self, width: int, hidden: int, *, residual: bool, layer_norm: bool, train_norm: bool) -> None:
         super().__init__()
         self.inner = nn.Linear(width, hidden)
         self.outer = nn.Linear(hidden, width)

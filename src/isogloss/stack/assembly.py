@@ -92,14 +92,12 @@ def assemble(
         length = prompt.vectors.shape[-2]
         vectors = prompt.vectors.to(token_embeddings.dtype)
         pieces.append(vectors.expand(batch, length, width))
-        places.append(
-            starts[prompt.placement].unsqueeze(1) + torch.arange(length, device=input_ids.device) + offset
-        )
+        places.append(starts[prompt.placement].unsqueeze(1) + torch.arange(length, device=input_ids.device) + offset)
         starts[prompt.placement] = starts[prompt.placement] + length
     source, place = torch.cat(pieces, 1), torch.cat(places, 1)
-    embeddings = source.new_zeros(batch, longest + 1, width).scatter(
-        1, place.unsqueeze(-1).expand_as(source), source
-    )[:, :longest]
+    embeddings = source.new_zeros(batch, longest + 1, width).scatter(1, place.unsqueeze(-1).expand_as(source), source)[
+        :, :longest
+    ]
     columns = torch.arange(longest, device=input_ids.device).unsqueeze(0)
     assembled_mask = (columns >= offset) & (columns < totals.unsqueeze(1) + offset)
     last_positions = (totals - 1 - has_end.long()).clamp(min=0) + offset.squeeze(1)

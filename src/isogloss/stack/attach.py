@@ -51,9 +51,7 @@ class Attachment:
         if action.point == "stream":
             self._stream[(action.side, action.block)].append((slot, action))
             return
-        named = {"attention": site.attention_output, "ffn": site.ffn_output, "parallel": site.ffn_output}[
-            action.point
-        ]
+        named = {"attention": site.attention_output, "ffn": site.ffn_output, "parallel": site.ffn_output}[action.point]
         if named is None or (action.point == "parallel" and site.ffn_input is None):
             raise IsoglossError(
                 f"The adapter acts at the {action.point} sublayer, but the family '{self._backbone.family.name}' names no such site; "
@@ -75,9 +73,7 @@ class Attachment:
                         _removing(site.last_norm.register_forward_pre_hook(_post_norm_hook(bound, rows)))
                     )
                 else:
-                    hooks.enter_context(
-                        _removing(site.block.register_forward_hook(_output_hook(bound, rows)))
-                    )
+                    hooks.enter_context(_removing(site.block.register_forward_hook(_output_hook(bound, rows))))
             for (side, block, point), bound in self._sublayer.items():
                 self._attach_sublayer(hooks, self._site(side, block), point, bound, rows)
             for (side, block, role), bound in self._linear.items():
@@ -90,20 +86,14 @@ class Attachment:
                 hooks.enter_context(_removing(handle))
             yield
 
-    def _attach_sublayer(
-        self, hooks: ExitStack, site: BlockSite, point: str, bound: list[Bound], rows: Rows
-    ) -> None:
+    def _attach_sublayer(self, hooks: ExitStack, site: BlockSite, point: str, bound: list[Bound], rows: Rows) -> None:
         if point == "parallel":
             assert site.ffn_input is not None and site.ffn_output is not None
             read: list[Tensor] = []
             hooks.enter_context(
-                _removing(
-                    site.ffn_input.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0]))
-                )
+                _removing(site.ffn_input.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0])))
             )
-            hooks.enter_context(
-                _removing(site.ffn_output.register_forward_hook(_parallel_hook(bound, rows, read)))
-            )
+            hooks.enter_context(_removing(site.ffn_output.register_forward_hook(_parallel_hook(bound, rows, read))))
             return
         module = site.attention_output if point == "attention" else site.ffn_output
         assert module is not None
@@ -115,11 +105,29 @@ class Attachment:
             states = action.forward(states, rows.weights(slot, action.group, states.shape[0]))
         return states
 
-    def before_head(self, states: Tensor, rows: Rows) -> Tensor:
-        """Their inverses, last module first: [B, T, d] -> [B, T, d]."""
+    @contextmanager
+    def embedding_words(self, rows: Rows) -> Iterator[None]:
+        """Within it, tokens that the model embeds itself (generated ones) go through the forward maps as text does."""
+        if not self.embedding or self._backbone.sites.embedding_output is not None:
+            yield
+            return
+        words = self._backbone.model.get_input_embeddings()
+        hook = words.register_forward_hook(lambda module, inputs, output: self.embed(output, rows))
+        with _removing(hook):
+            yield
+
+    @property
+    def inverts(self) -> bool:
+        """Whether anything has to be inverted before the LM head."""
+        return any(action.inverse is not None for _, action in self.embedding)
+
+    def before_head(self, states: Tensor, rows: Rows, row_of: Tensor) -> Tensor:
+        """The inverses, last module first, on head inputs [N, d] that belong to rows [N] of the batch."""
+        states = states.unsqueeze(1)
         for slot, action in reversed(self.embedding):
-            states = action.inverse(states, rows.weights(slot, action.group, states.shape[0]))
-        return states
+            if action.inverse is not None:
+                states = action.inverse(states, rows.weights_of(slot, action.group, row_of))
+        return states.squeeze(1)
 
 
 @contextmanager
@@ -145,9 +153,7 @@ def _post_norm_hook(bound: list[Bound], rows: Rows) -> Any:
         states = inputs[0]
         for slot, action in bound:
             # `forward` and not a call: the norm must not run this hook again.
-            states = states + action.apply(
-                norm.forward(states), rows.weights(slot, action.group, states.shape[0])
-            )
+            states = states + action.apply(norm.forward(states), rows.weights(slot, action.group, states.shape[0]))
         return (states, *inputs[1:])
 
     return hook
@@ -156,8 +162,9 @@ def _post_norm_hook(bound: list[Bound], rows: Rows) -> Any:
 def _parallel_hook(bound: list[Bound], rows: Rows, read: list[Tensor]) -> Any:
     def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         source = read.pop()
-        for slot, action in bound:
-            output = output + action.apply(source, rows.weights(slot, action.group, source.shape[0]))
+        # As in `adapters`: each parallel adapter reads the sublayer's input, and the last one takes the others' place.
+        slot, action = bound[-1]
+        output = output + action.apply(source, rows.weights(slot, action.group, source.shape[0]))
         return output
 
     return hook

@@ -48,11 +48,16 @@ class Bank(nn.Module):
 
     def stacked(self, group: str) -> dict[str, Tensor]:
         """The group's tensors of all members, [K, ...] each."""
-        if group in self._stacked:
+        # Asked of the parameters and not of the stacked tensors: under `no_grad` (validation) those never require gradients,
+        # and keeping them would cut trained members off from then on.
+        trained = any(member.is_trained(group) for member in self.members)  # type: ignore[operator]
+        if not trained and group in self._stacked:
             return self._stacked[group]
         weights = [member.weights(group) for member in self.members]  # type: ignore[operator]
         stacked = {name: torch.stack([member[name] for member in weights]) for name in weights[0]}
-        if not any(tensor.requires_grad for tensor in stacked.values()):
+        if trained:
+            self._stacked.clear()
+        else:
             self._stacked[group] = stacked
         return stacked
 
@@ -157,19 +162,23 @@ class Rows:
         A batch that generation has expanded (beams) has a multiple of the routed rows; each row then stands for
         `batch_size / B` neighbours.
         """
+        key = (slot.name, group, batch_size if slot.name in self._index else 0)
+        if key not in self._gathered:
+            index = self._index.get(slot.name)
+            rows = None if index is None else index.repeat_interleave(batch_size // len(index))
+            self._gathered[key] = self._gather(slot, group, rows)
+        return self._gathered[key]
+
+    def weights_of(self, slot: Slot, group: str, rows: Tensor) -> dict[str, Tensor]:
+        """The same for single states: `rows` [N] says which row of the batch each belongs to."""
         index = self._index.get(slot.name)
         if index is None:
-            member = slot.modules[self._member.get(slot.name, 0)]
-            key = (slot.name, group, 0)
-            if key not in self._gathered:
-                self._gathered[key] = member.weights(group)
-            return self._gathered[key]
-        key = (slot.name, group, batch_size)
-        if key not in self._gathered:
-            if batch_size != len(index):
-                index = index.repeat_interleave(batch_size // len(index))
-            assert slot.bank is not None
-            self._gathered[key] = {
-                name: tensor.index_select(0, index) for name, tensor in slot.bank.stacked(group).items()
-            }
-        return self._gathered[key]
+            return self.weights(slot, group, 1)
+        expanded = index.repeat_interleave(max(1, (int(rows.max()) + 1) // len(index))) if len(rows) else index
+        return self._gather(slot, group, expanded.index_select(0, rows))
+
+    def _gather(self, slot: Slot, group: str, index: Tensor | None) -> dict[str, Tensor]:
+        if index is None:
+            return slot.modules[self._member.get(slot.name, 0)].weights(group)
+        assert slot.bank is not None
+        return {name: tensor.index_select(0, index) for name, tensor in slot.bank.stacked(group).items()}

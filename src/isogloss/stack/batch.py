@@ -34,9 +34,7 @@ class TextBatch:
             attention_mask=self.attention_mask.to(device),
             decoder_input_ids=None if self.decoder_input_ids is None else self.decoder_input_ids.to(device),
             token_type_ids=None if self.token_type_ids is None else self.token_type_ids.to(device),
-            routes=None
-            if self.routes is None
-            else {name: rows.to(device) for name, rows in self.routes.items()},
+            routes=None if self.routes is None else {name: rows.to(device) for name, rows in self.routes.items()},
         )
 
     @property
@@ -55,14 +53,15 @@ class StackOutput:
             the last prompt vector for a prompt after the text.
         attention_mask: [B, T] of the text.
         decoder_hidden: [B, S, d] for encoder-decoders run with `decoder_input_ids`.
-        inverse: What stands between hidden states and the LM head (inverted invertible adapters), or None.
+        to_head: Maps states [N, d] and the rows they belong to [N] to what the vocabulary matrix multiplies: the head's own
+            transform, then inverted invertible adapters.
     """
 
     text_hidden: Tensor
     last_hidden: Tensor
     attention_mask: Tensor
     decoder_hidden: Tensor | None = None
-    inverse: Callable[[Tensor], Tensor] | None = None
+    to_head: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def pooled_mean(self) -> Tensor:
         """Mean of the text states over real tokens, [B, d]."""
@@ -71,19 +70,23 @@ class StackOutput:
 
     @cached_property
     def lm_states(self) -> Tensor:
-        """States for the LM head: [B, S, d] of the decoder of an encoder-decoder, else [B, T, d] of the text."""
-        states = self.text_hidden if self.decoder_hidden is None else self.decoder_hidden
-        return states if self.inverse is None else self.inverse(states)
+        """Head inputs at every position: [B, S, d] of the decoder of an encoder-decoder, else [B, T, d] of the text."""
+        width = self._states.shape[1]
+        return self.at(torch.arange(self._states.shape[0] * width, device=self._states.device)).unflatten(
+            0, (-1, width)
+        )
 
     @cached_property
     def lm_last(self) -> Tensor:
-        """`last_hidden` for the LM head, [B, d]."""
-        return (
-            self.last_hidden
-            if self.inverse is None
-            else self.inverse(self.last_hidden.unsqueeze(1)).squeeze(1)
-        )
+        """Head inputs of `last_hidden`, [B, d]."""
+        rows = torch.arange(self.last_hidden.shape[0], device=self.last_hidden.device)
+        return self.last_hidden if self.to_head is None else self.to_head(self.last_hidden, rows)
 
     def at(self, flat_positions: Tensor) -> Tensor:
-        """States for the LM head at [N] flat positions (row * width + column) -> [N, d]."""
-        return self.lm_states.flatten(0, 1).index_select(0, flat_positions)
+        """Head inputs at [N] flat positions (row * width + column) -> [N, d]; the rest is never computed."""
+        states = self._states.flatten(0, 1).index_select(0, flat_positions)
+        return states if self.to_head is None else self.to_head(states, flat_positions // self._states.shape[1])
+
+    @property
+    def _states(self) -> Tensor:
+        return self.text_hidden if self.decoder_hidden is None else self.decoder_hidden

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from isogloss.errors import IsoglossError
+from isogloss.stack import head
 from isogloss.stack.bank import Rows
 from isogloss.stack.batch import TextBatch
 
@@ -13,9 +14,7 @@ if TYPE_CHECKING:
     from isogloss.stack.stack import Stack
 
 
-def generate(
-    stack: "Stack", batch: TextBatch, rows: Rows, max_new_tokens: int, options: dict[str, Any]
-) -> Tensor:
+def generate(stack: "Stack", batch: TextBatch, rows: Rows, max_new_tokens: int, options: dict[str, Any]) -> Tensor:
     """New token ids [B, S]; see `Stack.generate`.
 
     Raises:
@@ -35,15 +34,14 @@ def generate(
     with torch.no_grad(), stack.attached(rows), _inverse_before_head(stack, rows):
         if backbone.kind == "decoder":
             assembled = stack.assemble(batch, rows, pad_left=True)
-            return backbone.model.generate(  # type: ignore[no-any-return]
-                inputs_embeds=assembled.embeddings, attention_mask=assembled.attention_mask, **settings
-            )
+            with stack.embedding_generated(rows):
+                return backbone.model.generate(  # type: ignore[no-any-return]
+                    inputs_embeds=assembled.embeddings, attention_mask=assembled.attention_mask, **settings
+                )
         return _generate_encoder_decoder(stack, batch, rows, settings)
 
 
-def _generate_encoder_decoder(
-    stack: "Stack", batch: TextBatch, rows: Rows, settings: dict[str, Any]
-) -> Tensor:
+def _generate_encoder_decoder(stack: "Stack", batch: TextBatch, rows: Rows, settings: dict[str, Any]) -> Tensor:
     from transformers.modeling_outputs import BaseModelOutput
 
     backbone = stack.backbone
@@ -54,10 +52,8 @@ def _generate_encoder_decoder(
     length = sum(prompt.vectors.shape[-2] for prompt in prompts)
     if length:
         if settings.get("num_beams", 1) > 1 or settings.get("do_sample"):
-            raise IsoglossError(
-                "A prompt on the decoder side generates greedily only; drop num_beams and do_sample."
-            )
-        return _greedy_with_decoder_prompt(stack, states, assembled.attention_mask, prompts, start, settings)
+            raise IsoglossError("A prompt on the decoder side generates greedily only; drop num_beams and do_sample.")
+        return _greedy_with_decoder_prompt(stack, rows, states, assembled.attention_mask, prompts, start, settings)
     generated = backbone.model.generate(
         encoder_outputs=BaseModelOutput(last_hidden_state=states),
         attention_mask=assembled.attention_mask,
@@ -68,7 +64,13 @@ def _generate_encoder_decoder(
 
 
 def _greedy_with_decoder_prompt(
-    stack: "Stack", states: Tensor, mask: Tensor, prompts: list[Any], start: Tensor, settings: dict[str, Any]
+    stack: "Stack",
+    rows: Rows,
+    states: Tensor,
+    mask: Tensor,
+    prompts: list[Any],
+    start: Tensor,
+    settings: dict[str, Any],
 ) -> Tensor:
     """Greedy decoding behind decoder-side prompt vectors, which `transformers` cannot be given as embeddings."""
     from transformers import DynamicCache, EncoderDecoderCache
@@ -77,10 +79,7 @@ def _greedy_with_decoder_prompt(
     batch_size = start.shape[0]
     embeddings = backbone.embed(start)
     embeddings = torch.cat(
-        [
-            prompt.vectors.to(embeddings.dtype).expand(batch_size, *prompt.vectors.shape[-2:])
-            for prompt in prompts
-        ]
+        [prompt.vectors.to(embeddings.dtype).expand(batch_size, *prompt.vectors.shape[-2:]) for prompt in prompts]
         + [embeddings],
         dim=1,
     )
@@ -96,7 +95,9 @@ def _greedy_with_decoder_prompt(
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state[:, -1]
-        token = _next_tokens(stack, hidden).masked_fill(finished, backbone.pad_id)
+        ready = stack.head_map(rows)(hidden, torch.arange(batch_size, device=hidden.device))
+        token = head.best_tokens(ready, backbone.head_weight, backbone.head_bias, backbone.logit_softcap)
+        token = token.masked_fill(finished, backbone.pad_id)
         tokens.append(token)
         finished = finished | torch.isin(token, ends)
         if bool(finished.all()):
@@ -105,28 +106,18 @@ def _greedy_with_decoder_prompt(
     return torch.stack(tokens, dim=1)
 
 
-def _next_tokens(stack: "Stack", hidden: Tensor) -> Tensor:
-    from isogloss.stack import head
-
-    # The final norm's hook has already inverted invertible adapters here.
-    backbone = stack.backbone
-    return head.best_tokens(
-        backbone.head_input(hidden), backbone.head_weight, backbone.head_bias, backbone.logit_softcap
-    )
-
-
 class _inverse_before_head:  # noqa: N801 - used like a function
-    """Within it, what reaches the backbone's own LM head has gone through the inverted invertible adapters."""
+    """Within it, what reaches the backbone's own vocabulary matrix has gone through the inverted invertible adapters."""
 
     def __init__(self, stack: "Stack", rows: Rows) -> None:
-        self._inverse = stack.inverse(rows)
-        self._norm = stack.backbone.sites.final_norm.get("decoder")
+        self._stack, self._rows = stack, rows
         self._handle: Any = None
 
     def __enter__(self) -> None:
-        if self._inverse is not None and self._norm is not None:
-            self._handle = self._norm.register_forward_hook(
-                lambda module, inputs, output: self._inverse(output)
+        if self._stack.inverts:
+            head = self._stack.backbone.model.get_output_embeddings()
+            self._handle = head.register_forward_pre_hook(
+                lambda module, inputs: (self._stack.invert(inputs[0], self._rows),)
             )
 
     def __exit__(self, *problem: object) -> None:

@@ -15,11 +15,16 @@ def rows_per_chunk(vocabulary: int) -> int:
 
 
 def chunk_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
-    """Logits [n, V] in fp32 of a chunk of head inputs [n, d]."""
-    logits = (hidden @ weight.T).float()
+    """Logits [n, V] in fp32 (fp64 for fp64 states) of a chunk of head inputs [n, d]."""
+    precision = _precision(hidden)
+    logits = (hidden @ weight.T).to(precision)
     if bias is not None:
-        logits = logits + bias.float()
+        logits = logits + bias.to(precision)
     return softcap * torch.tanh(logits / softcap) if softcap else logits
+
+
+def _precision(hidden: Tensor) -> torch.dtype:
+    return torch.promote_types(hidden.dtype, torch.float32)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -33,12 +38,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float | None
     ) -> Tensor:
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
+        precision = _precision(hidden)
         hidden_gradient = torch.empty_like(hidden) if need_hidden else None
-        weight_gradient = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
-        bias_gradient = (
-            torch.zeros_like(bias, dtype=torch.float32) if need_bias and bias is not None else None
-        )
-        total = hidden.new_zeros((), dtype=torch.float32)
+        weight_gradient = torch.zeros_like(weight, dtype=precision) if need_weight else None
+        bias_gradient = torch.zeros_like(bias, dtype=precision) if need_bias and bias is not None else None
+        total = hidden.new_zeros((), dtype=precision)
         size = rows_per_chunk(weight.shape[0])
         for start in range(0, hidden.shape[0], size):
             part, wanted = hidden[start : start + size], labels[start : start + size]
@@ -57,7 +61,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if hidden_gradient is not None:
                 hidden_gradient[start : start + size] = gradient @ weight
             if weight_gradient is not None:
-                weight_gradient += (gradient.T @ part).float()
+                weight_gradient += (gradient.T @ part).to(precision)
         saved = [item for item in (hidden_gradient, weight_gradient, bias_gradient) if item is not None]
         ctx.save_for_backward(*saved)
         ctx.present = (hidden_gradient is not None, weight_gradient is not None, bias_gradient is not None)
@@ -94,7 +98,7 @@ def cross_entropy_sum(
 
 
 def logsumexp(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None = None) -> Tensor:
-    """log sum over the vocabulary of exp(logits), [N], chunked; differentiable through recomputation of each chunk."""
+    """Log of the sum over the vocabulary of exp(logits), [N], chunked; differentiable through recomputation of each chunk."""
     parts = []
     size = rows_per_chunk(weight.shape[0])
     for start in range(0, hidden.shape[0], size):
@@ -104,9 +108,7 @@ def logsumexp(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: floa
             return chunk_logits(part, weight.to(part.dtype), bias, softcap).logsumexp(-1)
 
         parts.append(
-            torch.utils.checkpoint.checkpoint(one, part, use_reentrant=False)
-            if part.requires_grad
-            else one(part)
+            torch.utils.checkpoint.checkpoint(one, part, use_reentrant=False) if part.requires_grad else one(part)
         )
     return torch.cat(parts) if parts else hidden.new_zeros(0)
 

@@ -54,9 +54,7 @@ def parse_notation(text: str) -> tuple[Term, ...]:
                 )
             )
         if ":" in label or any(character.isspace() for character in label):
-            raise IsoglossError(
-                _point(text, at + inner.index(":") + 1, f"'{label}' is not one language or task name")
-            )
+            raise IsoglossError(_point(text, at + inner.index(":") + 1, f"'{label}' is not one language or task name"))
         terms.append(Term(method, label))
         start += len(part) + 1
     return tuple(terms)

@@ -1,7 +1,7 @@
 """The stack: what training, scoring and generation all run through."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -17,6 +17,7 @@ from isogloss.stack.bank import Bank, Rows, Slot
 from isogloss.stack.batch import StackOutput, TextBatch
 from isogloss.stack.generation import generate
 from isogloss.stack.notation import Term, format_notation
+from isogloss.stack.patch import BackbonePatch
 from isogloss.stack.prefix import run_with_prefix
 
 
@@ -53,9 +54,10 @@ class Stack(nn.Module):
             _refuse_foreign(module, backbone)  # type: ignore[arg-type]
         self._attachment = Attachment(backbone, self.slots)
         self._check_prompts()
-        self._patches = [module.backbone_state for module in self.members if module.backbone_state]
-        if len(self._patches) > 1:
+        states: list[Any] = [module.backbone_state for module in self.members if module.backbone_state]
+        if len(states) > 1:
             raise IsoglossError("Two modules of the stack carry changed backbone weights; only one can.")
+        self._patch = BackbonePatch(self.model, states[0]) if states else None
         self.eval()
 
     # -- what it is -----------------------------------------------------------------------------------------------
@@ -66,9 +68,7 @@ class Stack(nn.Module):
         terms = []
         for slot in self.slots:
             labels = [module.info.label for module in slot.modules]
-            terms.append(
-                Term(slot.single.method, labels[0] if len(labels) == 1 else "{" + ",".join(labels) + "}")
-            )
+            terms.append(Term(slot.single.method, labels[0] if len(labels) == 1 else "{" + ",".join(labels) + "}"))
         return format_notation(tuple(terms))
 
     def prompt_length(self, side: str | None = None) -> int:
@@ -136,13 +136,9 @@ class Stack(nn.Module):
         if self.backbone.kind == "encoder-decoder" and decoder_input_ids is None:
             raise IsoglossError("The logits of an encoder-decoder need decoder_input_ids.")
         output = self.run(TextBatch(input_ids, attention_mask, decoder_input_ids, routes=routes))
-        states = self.backbone.head_input(output.lm_states)
-        return head.chunk_logits(
-            states,
-            self.backbone.head_weight.to(states.dtype),
-            self.backbone.head_bias,
-            self.backbone.logit_softcap,
-        )
+        with self.patched():
+            states = output.lm_states
+            return head.chunk_logits(states, self.backbone.head_weight.to(states.dtype), *self._head_rest())
 
     def generate(
         self,
@@ -171,53 +167,52 @@ class Stack(nn.Module):
 
     def lm_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Sum of cross-entropies over the whole vocabulary; `hidden` [N, d] from `StackOutput.at` or `.lm_last`, labels [N]."""
-        states = self.backbone.head_input(hidden)
-        return head.cross_entropy_sum(
-            states, self.backbone.head_weight, self.backbone.head_bias, labels, self.backbone.logit_softcap
-        )
+        with self.patched():
+            bias, softcap = self._head_rest()
+            return head.cross_entropy_sum(hidden, self.backbone.head_weight, bias, labels, softcap)
 
     def label_logits(self, hidden: Tensor, token_ids: Tensor) -> Tensor:
         """Logits [N, K] of K tokens only; multiplies by their rows of the vocabulary matrix and no others."""
-        states = self.backbone.head_input(hidden)
-        bias = self.backbone.head_bias
-        return head.chunk_logits(
-            states,
-            self.backbone.head_weight[token_ids].to(states.dtype),
-            None if bias is None else bias[token_ids],
-            self.backbone.logit_softcap,
-        )
+        with self.patched():
+            bias, softcap = self._head_rest()
+            weight = self.backbone.head_weight[token_ids].to(hidden.dtype)
+            return head.chunk_logits(hidden, weight, None if bias is None else bias[token_ids], softcap)
 
     def vocabulary_logsumexp(self, hidden: Tensor) -> Tensor:
         """Exact normaliser [N] of the full-vocabulary softmax, chunked."""
-        states = self.backbone.head_input(hidden)
-        return head.logsumexp(
-            states, self.backbone.head_weight, self.backbone.head_bias, self.backbone.logit_softcap
-        )
+        with self.patched():
+            return head.logsumexp(hidden, self.backbone.head_weight, *self._head_rest())
 
     def correct(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Whether the most likely token is the label, [N] bool."""
-        states = self.backbone.head_input(hidden.detach())
-        return (
-            head.best_tokens(
-                states, self.backbone.head_weight, self.backbone.head_bias, self.backbone.logit_softcap
-            )
-            == labels
-        )
+        with self.patched():
+            return head.best_tokens(hidden.detach(), self.backbone.head_weight, *self._head_rest()) == labels
+
+    def _head_rest(self) -> tuple[Tensor | None, float | None]:
+        return self.backbone.head_bias, self.backbone.logit_softcap
 
     # -- parts that generation and the prefix path share -----------------------------------------------------------
 
     @contextmanager
     def attached(self, rows: Rows) -> Iterator[None]:
         """Within it the backbone computes with the stack's modules, under the routes of one batch."""
-        with (
-            _patched(self.model, self._patches[0] if self._patches else None),
-            self._attachment.attached(rows),
-        ):
+        # Another stack on this backbone may have changed the mode of what the two share (dropout).
+        if any(part.training != self.training for part in (self.model, *self.members)):
+            self.train(self.training)
+        with self.patched(), self._attachment.attached(rows):
             yield
 
-    def assemble(
-        self, batch: TextBatch, rows: Rows, *, pad_left: bool = False, with_prompts: bool = True
-    ) -> Assembled:
+    def embedding_generated(self, rows: Rows) -> AbstractContextManager[None]:
+        """Within it, tokens that a decoder generates are embedded as text is (invertible adapters)."""
+        return self._attachment.embedding_words(rows)
+
+    @contextmanager
+    def patched(self) -> Iterator[None]:
+        """Within it the backbone has the changed weights that a module of the stack carries, if one does."""
+        with self._patch.applied() if self._patch else nullcontext():
+            yield
+
+    def assemble(self, batch: TextBatch, rows: Rows, *, pad_left: bool = False, with_prompts: bool = True) -> Assembled:
         """Text and prompts of the text side in one padded sequence."""
         backbone = self.backbone
         embeddings = backbone.embed(batch.input_ids)
@@ -237,9 +232,7 @@ class Stack(nn.Module):
             embeddings,
             batch.input_ids,
             batch.attention_mask,
-            self.placed_prompts(backbone.sites.sides[0], rows, batch.input_ids.shape[0])
-            if with_prompts
-            else [],
+            self.placed_prompts(backbone.sites.sides[0], rows, batch.input_ids.shape[0]) if with_prompts else [],
             first_ids=first_ids,
             end_ids=backbone.eos_ids,
             pad_left=pad_left,
@@ -267,14 +260,31 @@ class Stack(nn.Module):
             text_hidden=gather_positions(states, assembled.text_positions),
             last_hidden=states[index, assembled.last_positions],
             attention_mask=batch.attention_mask,
-            inverse=self.inverse(rows),
+            to_head=self.head_map(rows),
         )
 
-    def inverse(self, rows: Rows) -> Any:
-        """The map from hidden states to LM head inputs, or None when it is the identity."""
-        if not self._attachment.embedding:
-            return None
-        return lambda states: self._attachment.before_head(states, rows)
+    def head_map(self, rows: Rows) -> Callable[[Tensor, Tensor], Tensor]:
+        """The map from hidden states [N, d] of rows [N] to what the vocabulary matrix multiplies.
+
+        Inverted invertible adapters come last, as the embeddings that they undo are that matrix.
+        """
+
+        def to_head(states: Tensor, row_of: Tensor) -> Tensor:
+            with self.patched():
+                states = self.backbone.head_input(states)
+            return self._attachment.before_head(states, rows, row_of) if self._attachment.inverts else states
+
+        return to_head
+
+    @property
+    def inverts(self) -> bool:
+        """Whether an invertible adapter stands before the LM head."""
+        return self._attachment.inverts
+
+    def invert(self, states: Tensor, rows: Rows) -> Tensor:
+        """Inverts the invertible adapters on head inputs [B, S, d]."""
+        row_of = torch.arange(states.shape[0], device=states.device).repeat_interleave(states.shape[1])
+        return self._attachment.before_head(states.flatten(0, 1), rows, row_of).unflatten(0, states.shape[:2])
 
     def position_ids(self, mask: Tensor, start: int = 0) -> dict[str, Tensor]:
         """Keyword arguments that number the real tokens of [B, N] from `start`, for models that take them."""
@@ -306,9 +316,7 @@ class Stack(nn.Module):
             )
         if self.backbone.kind == "decoder":
             extra["use_cache"] = False
-        return self.backbone.body(
-            inputs_embeds=assembled.embeddings, attention_mask=mask, **extra
-        ).last_hidden_state  # type: ignore[no-any-return]
+        return self.backbone.body(inputs_embeds=assembled.embeddings, attention_mask=mask, **extra).last_hidden_state  # type: ignore[no-any-return]
 
     def _run_encoder_decoder(self, batch: TextBatch, rows: Rows) -> StackOutput:
         states, assembled = self.encode(batch, rows)
@@ -317,9 +325,7 @@ class Stack(nn.Module):
             return output
         batch_size = batch.input_ids.shape[0]
         embeddings = self.backbone.embed(batch.decoder_input_ids)
-        prompts = [
-            prompt.vectors.to(embeddings.dtype) for prompt in self.placed_prompts("decoder", rows, batch_size)
-        ]
+        prompts = [prompt.vectors.to(embeddings.dtype) for prompt in self.placed_prompts("decoder", rows, batch_size)]
         length = sum(vectors.shape[-2] for vectors in prompts)
         if prompts:
             embeddings = torch.cat(
@@ -332,7 +338,7 @@ class Stack(nn.Module):
             use_cache=False,
         ).last_hidden_state
         return StackOutput(
-            output.text_hidden, output.last_hidden, output.attention_mask, decoded[:, length:], output.inverse
+            output.text_hidden, output.last_hidden, output.attention_mask, decoded[:, length:], output.to_head
         )
 
     def _prefix_pays(self, rows: Rows, batch_size: int) -> bool:
@@ -354,9 +360,7 @@ class Stack(nn.Module):
 
     def _check_prompts(self) -> None:
         if self.prompt_fusion not in ("concatenate", "average"):
-            raise IsoglossError(
-                f"The prompt fusion '{self.prompt_fusion}' is unknown; use concatenate or average."
-            )
+            raise IsoglossError(f"The prompt fusion '{self.prompt_fusion}' is unknown; use concatenate or average.")
         budget = self.text_budget
         if budget is not None and budget < 4:
             raise IsoglossError(
@@ -395,20 +399,3 @@ def _average(prompts: list[PlacedPrompt]) -> PlacedPrompt:
         torch.stack(torch.broadcast_tensors(*(prompt.vectors for prompt in prompts))).mean(0),
         prompts[0].placement,
     )
-
-
-@contextmanager
-def _patched(model: nn.Module, state: Mapping[str, Tensor] | None) -> Iterator[None]:
-    """Lends the model changed weights (unfrozen training) for one forward; tensors change places, nothing is copied."""
-    if state is None:
-        yield
-        return
-    parameters = dict(model.named_parameters())
-    kept = {name: parameters[name].data for name in state}
-    try:
-        for name, tensor in state.items():
-            parameters[name].data = tensor.to(kept[name])
-        yield
-    finally:
-        for name, tensor in kept.items():
-            parameters[name].data = tensor

@@ -96,6 +96,4 @@ def read_json(path: str | Path) -> Any:
     except UnicodeDecodeError as problem:
         raise IsoglossError(f"The file '{source}' is not UTF-8 text.") from problem
     except json.JSONDecodeError as problem:
-        raise IsoglossError(
-            f"The file '{source}', line {problem.lineno}, is not JSON: {problem.msg}."
-        ) from problem
+        raise IsoglossError(f"The file '{source}', line {problem.lineno}, is not JSON: {problem.msg}.") from problem

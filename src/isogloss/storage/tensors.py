@@ -12,9 +12,7 @@ from torch import Tensor
 from isogloss.errors import IsoglossError
 
 
-def save_tensors(
-    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Writes named tensors to one safetensors file, whole or not at all.
 
     Args:

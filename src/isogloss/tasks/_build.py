@@ -132,9 +132,7 @@ class Builder:
             return f"{self.language}:{self.split}:{row.number}"
         value = row.values[column]
         if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
-            raise RowProblem(
-                row.where, f"{column} must be a text or an integer, found {_short(value)}.", "wrong type"
-            )
+            raise RowProblem(row.where, f"{column} must be a text or an integer, found {_short(value)}.", "wrong type")
         text = str(value).strip()
         return f"{self.split}:{text}" if text.isdigit() and column not in _GLOBAL_IDS else text
 
@@ -146,9 +144,7 @@ class Builder:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if not isinstance(value, (str, int)):
-            raise RowProblem(
-                row.where, f"a label must be a text or an integer, found {_short(value)}.", "wrong type"
-            )
+            raise RowProblem(row.where, f"a label must be a text or an integer, found {_short(value)}.", "wrong type")
         text = str(value).strip()
         known = match_label(task, text)
         if known is not None:

@@ -185,9 +185,7 @@ def _csv(path: Path, delimiter: str = ",") -> Iterator[RawRow]:
                 _check_header(path, header)
                 continue
             if len(cells) != len(header):
-                raise IsoglossError(
-                    f"{path} line {line}: {len(cells)} fields, but the header has {len(header)}."
-                )
+                raise IsoglossError(f"{path} line {line}: {len(cells)} fields, but the header has {len(header)}.")
             yield RawRow(f"{path} line {line}", count, dict(zip(header, cells, strict=True)))
             count += 1
     except csv.Error as error:
@@ -231,9 +229,7 @@ def _conllu(path: Path) -> Iterator[RawRow]:
                 continue
             cells = line.split("\t")
             if len(cells) != 10:
-                raise IsoglossError(
-                    f"{path} line {number}: {len(cells)} tab-separated columns, CoNLL-U has 10."
-                )
+                raise IsoglossError(f"{path} line {number}: {len(cells)} tab-separated columns, CoNLL-U has 10.")
             if "-" in cells[0] or "." in cells[0]:
                 continue
             for name, cell in zip(("tokens", "lemmas", "upos", "xpos"), cells[1:5], strict=True):
@@ -267,9 +263,7 @@ def _conll(path: Path) -> Iterator[RawRow]:
             row["tags"].append(cells[2] if counted else cells[-1].strip())
         if row["tokens"]:
             sentences.append((start, row))
-    prefixed = bool(sentences) and all(
-        _WIKIANN_PREFIX.match(token) for _, row in sentences for token in row["tokens"]
-    )
+    prefixed = bool(sentences) and all(_WIKIANN_PREFIX.match(token) for _, row in sentences for token in row["tokens"])
     for count, (start, row) in enumerate(sentences):
         if prefixed:
             row["tokens"] = [_WIKIANN_PREFIX.sub("", token) for token in row["tokens"]]

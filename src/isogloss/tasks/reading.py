@@ -67,17 +67,13 @@ def _root(data: str | Path) -> Path | None:
     text = str(data)
     if text.startswith("bundled:"):
         if text != BUNDLED:
-            raise IsoglossError(
-                f"--data {text}: there is no such bundled data set; the one there is {BUNDLED}."
-            )
+            raise IsoglossError(f"--data {text}: there is no such bundled data set; the one there is {BUNDLED}.")
         return Path(str(files("isogloss"))) / "data" / "parallel"
     path = Path(text).expanduser()
     if path.is_dir():
         return path
     if path.exists():
-        raise IsoglossError(
-            f"--data {text}: this is a file; expected the folder DIR of DIR/<language>/<split>."
-        )
+        raise IsoglossError(f"--data {text}: this is a file; expected the folder DIR of DIR/<language>/<split>.")
     # "results/x" with a folder "results" here is a mistyped path and not a Hub id; no network for that
     mistyped = len(path.parts) > 1 and Path(path.parts[0]).is_dir()
     if isinstance(data, Path) or mistyped or not _hub.is_hub_id(text):
@@ -183,8 +179,7 @@ def _rows(data: str | Path, folder: str, split: str) -> tuple[str, str, Iterator
         if matches:
             return str(matches[0][0]), matches[0][1], read_rows(matches[0][0])
     raise IsoglossError(
-        f"--split {split}: {data} has no such split for {folder}; "
-        f"it has {', '.join(dict.fromkeys(present)) or 'none'}."
+        f"--split {split}: {data} has no such split for {folder}; it has {', '.join(dict.fromkeys(present)) or 'none'}."
     )
 
 

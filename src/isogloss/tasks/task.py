@@ -88,9 +88,7 @@ class Task:
                 raise IsoglossError(f"The label set of task {self.name!r} is empty: give at least one label.")
             twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
             if twice:
-                raise IsoglossError(
-                    f"The label set of task {self.name!r} holds {twice[0]!r} twice: drop one."
-                )
+                raise IsoglossError(f"The label set of task {self.name!r} holds {twice[0]!r} twice: drop one.")
 
     @property
     def has_labels(self) -> bool:
@@ -141,9 +139,7 @@ class Task:
         if self.kind == "tagging" and self.name == "tagging":
             # the generic task learns only here whether its tags are spans
             metrics, primary = (
-                (("f1", "precision", "recall"), "f1")
-                if scheme == "iob2"
-                else (("accuracy", "macro_f1"), "accuracy")
+                (("f1", "precision", "recall"), "f1") if scheme == "iob2" else (("accuracy", "macro_f1"), "accuracy")
             )
         # integers in files follow the order that the user gave, if it was one of whole tags
         given = tuple(labels) if set(labels) == set(chosen) else chosen
@@ -177,9 +173,7 @@ class Task:
             elif example.label is not None:
                 seen.add(str(example.label))
         if not seen:
-            raise IsoglossError(
-                f"Task {self.name!r} takes its labels from the training data, but none of it has one."
-            )
+            raise IsoglossError(f"Task {self.name!r} takes its labels from the training data, but none of it has one.")
         if self.kind == "tagging" and self.scheme != "plain" and all(is_iob2(tag) for tag in seen):
             seen.add("O")
         return self.with_labels(sorted(seen))

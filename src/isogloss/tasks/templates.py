@@ -137,9 +137,7 @@ class SpanTemplate:
     def target(self, example: Example) -> str:
         """The entities in text order."""
         if example.tokens is None or example.tags is None:
-            raise IsoglossError(
-                f"Template {self.name!r} needs tokens and tags, example {example.id} lacks them."
-            )
+            raise IsoglossError(f"Template {self.name!r} needs tokens and tags, example {example.id} lacks them.")
         return " $$ ".join(f"{kind}: {entity}" for kind, entity in text_spans(example.tokens, example.tags))
 
     def parse(self, output: str, example: Example) -> TextSpans:
@@ -230,9 +228,7 @@ def _claims(task: Task) -> Template:
 
 def _labels(task: Task) -> tuple[str, ...]:
     if task.labels is None:
-        raise IsoglossError(
-            f"Task {task.name!r} as text needs its labels: give them, or take them from training data."
-        )
+        raise IsoglossError(f"Task {task.name!r} as text needs its labels: give them, or take them from training data.")
     return task.labels
 
 
@@ -305,9 +301,7 @@ def get_template(task: Task, format_string: str | None = None) -> Template:
     strange_names = [name for name in names if name not in known]
     if strange_names or not names:
         what = f"unknown field {strange_names[0]!r}" if strange_names else "no field"
-        raise IsoglossError(
-            f"--template {format_string!r}: {what}; expected some of {', '.join(known)} in braces."
-        )
+        raise IsoglossError(f"--template {format_string!r}: {what}; expected some of {', '.join(known)} in braces.")
     return FormatTemplate(template, format_string)
 
 

@@ -52,17 +52,13 @@ class Verbaliser:
         for language, words in ((None, self.words), *self.by_language.items()):
             where = f"The label words{f' of {language}' if language else ''}"
             if set(words) != set(self.words):
-                raise IsoglossError(
-                    f"{where} are for {', '.join(words)}; expected exactly {', '.join(self.words)}."
-                )
+                raise IsoglossError(f"{where} are for {', '.join(words)}; expected exactly {', '.join(self.words)}.")
             by_word: dict[str, str] = {}
             for label, word in words.items():
                 if not word.strip():
                     raise IsoglossError(f"{where}: the word of {label!r} is empty; give it one.")
                 if word in by_word:
-                    raise IsoglossError(
-                        f"{where}: {by_word[word]!r} and {label!r} have the same word {word!r}."
-                    )
+                    raise IsoglossError(f"{where}: {by_word[word]!r} and {label!r} have the same word {word!r}.")
                 by_word[word] = label
 
     @property
@@ -95,9 +91,7 @@ def get_verbaliser(
         IsoglossError: The task has no labels, or a word is for no label of it.
     """
     if task.labels is None or task.kind not in ("classification", "pair-classification"):
-        raise IsoglossError(
-            f"Task {task.name!r} has no label set for label words; a verbaliser is for classification."
-        )
+        raise IsoglossError(f"Task {task.name!r} has no label set for label words; a verbaliser is for classification.")
     prepared: Mapping[str, str] = {}
     if task.verbaliser is not None:
         prepared = WORDS.get(f"{task.verbaliser}-{family}", WORDS.get(task.verbaliser, {}))
@@ -120,9 +114,7 @@ def _ids(tokenizer: Any, word: str, leading_space: bool) -> tuple[int, ...]:
         if isinstance(first, str) and first.strip("\u2581\u0120 ") == "":
             ids = ids[1:]
     if not ids or getattr(tokenizer, "unk_token_id", None) in ids:
-        raise IsoglossError(
-            f"The label word {word!r} is not in the vocabulary of the model; choose another word."
-        )
+        raise IsoglossError(f"The label word {word!r} is not in the vocabulary of the model; choose another word.")
     return tuple(ids)
 
 
@@ -146,9 +138,7 @@ class SingleTokenReport:
         return not self.multiple
 
 
-def single_token_check(
-    tokenizer: Any, words: Mapping[str, str], *, leading_space: bool = False
-) -> SingleTokenReport:
+def single_token_check(tokenizer: Any, words: Mapping[str, str], *, leading_space: bool = False) -> SingleTokenReport:
     """Which label words are single tokens of this tokenizer.
 
     Raises:

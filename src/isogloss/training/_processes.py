@@ -51,9 +51,7 @@ class Processes:
         if self.count > 1:
             with torch.no_grad():
                 for tensor in tensors:
-                    tensor.copy_(
-                        broadcast(tensor.detach().clone().to(self.accelerator.device), from_process=0)
-                    )
+                    tensor.copy_(broadcast(tensor.detach().clone().to(self.accelerator.device), from_process=0))
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Sums the gradients over the processes in place; one that no process has stays None."""
@@ -71,9 +69,7 @@ class Processes:
                 end += 1
             gradients = [p.grad for p in held[:end] if p.grad is not None]
             flat = self.sum(torch.cat([g.reshape(-1) for g in gradients]))
-            for gradient, piece in zip(
-                gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True
-            ):
+            for gradient, piece in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
                 gradient.copy_(piece.view_as(gradient))
             held = held[end:]
 

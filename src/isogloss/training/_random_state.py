@@ -27,9 +27,7 @@ def capture(device: torch.device) -> dict[str, Tensor]:
     state = {
         "torch": torch.get_rng_state(),
         "python": _bytes(struct.pack(f"<{_PYTHON_WORDS}I?d", *words, gauss is not None, gauss or 0.0)),
-        "numpy": _bytes(
-            struct.pack("<ii d", position, has_gauss, cached) + np.asarray(keys, "<u4").tobytes()
-        ),
+        "numpy": _bytes(struct.pack("<ii d", position, has_gauss, cached) + np.asarray(keys, "<u4").tobytes()),
     }
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)

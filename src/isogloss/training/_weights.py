@@ -68,9 +68,7 @@ def changing_tensors(modules: Mapping[str, nn.Module], trained: Sequence[nn.Para
                 named[f"{name}/{key}"] = buffer
     missing = len(wanted - seen)
     if missing:
-        raise IsoglossError(
-            f"{missing} trained parameters are in none of the modules, so they could not be saved."
-        )
+        raise IsoglossError(f"{missing} trained parameters are in none of the modules, so they could not be saved.")
     return named
 
 

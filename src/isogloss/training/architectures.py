@@ -50,9 +50,7 @@ def _llama_shape(recipe: Recipe) -> dict[str, Any]:
 def _encoder(recipe: Recipe, tokenizer: Any) -> Any:
     from transformers import EuroBertConfig, EuroBertForMaskedLM
 
-    config = EuroBertConfig(
-        **_shared(recipe, tokenizer), **_llama_shape(recipe), mask_token_id=tokenizer.mask_token_id
-    )
+    config = EuroBertConfig(**_shared(recipe, tokenizer), **_llama_shape(recipe), mask_token_id=tokenizer.mask_token_id)
     return EuroBertForMaskedLM(config)
 
 

@@ -134,9 +134,7 @@ class FitConfig:
                 raise IsoglossError(f"Training option {name}={value} must be above 0.")
         for name in ("learning_rate", "warmup", "weight_decay", "momentum"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise IsoglossError(
-                    f"Training option {name}={getattr(self, name)} must be 0 or more, and finite."
-                )
+                raise IsoglossError(f"Training option {name}={getattr(self, name)} must be 0 or more, and finite.")
         if self.clip is not None and not self.clip > 0:
             raise IsoglossError(f"Training option clip={self.clip} must be above 0, or None for no clipping.")
         if not 0 <= self.seed < 2**63:
@@ -145,9 +143,7 @@ class FitConfig:
     @staticmethod
     def _require_choice(name: str, value: str, choices: Sequence[str]) -> None:
         if value not in choices:
-            raise IsoglossError(
-                f"Training option {name}='{value}' is unknown; choose one of {', '.join(choices)}."
-            )
+            raise IsoglossError(f"Training option {name}='{value}' is unknown; choose one of {', '.join(choices)}.")
 
     def learned(self) -> dict[str, Any]:
         """Returns the fields that change what is learned, as plain data for a content key."""

@@ -229,9 +229,7 @@ class _Loop:
         if done == 0 and self.processes.count == 1:
             raise IsoglossError("The batches ended before the training did; give fewer steps or more data.")
         if self.processes.count > 1:
-            summed = self.processes.sum(
-                torch.tensor([count, tokens], dtype=torch.float64, device=self.device)
-            ).tolist()
+            summed = self.processes.sum(torch.tensor([count, tokens], dtype=torch.float64, device=self.device)).tolist()
             total, count, tokens = self.processes.sum(total), summed[0], int(summed[1])
             self.processes.sum_gradients(self.trained)
         if self.window > 1:
@@ -248,11 +246,7 @@ class _Loop:
 
     def autocast(self) -> Any:
         """The forward pass's precision."""
-        return (
-            torch.autocast(self.device.type, torch.bfloat16)
-            if self.config.precision == "bf16"
-            else nullcontext()
-        )
+        return torch.autocast(self.device.type, torch.bfloat16) if self.config.precision == "bf16" else nullcontext()
 
     def read_losses(self) -> None:
         """Reads the losses of the steps since the last call; raises when one is not finite."""
@@ -294,18 +288,14 @@ class _Loop:
         self.history.append({"step": self.now.step, "value": value})
         self.tracker.log({"value": value}, self.now.step)
         best = self.now.best_value
-        gained = value == value and (
-            best is None or (value > best if self.config.higher_is_better else value < best)
-        )
+        gained = value == value and (best is None or (value > best if self.config.higher_is_better else value < best))
         if gained:
             self.now.best_step, self.now.best_value, self.now.stale = self.now.step, value, 0
             if self.config.keep_best:
                 self.best = copy_of(self.tensors)
         else:
             self.now.stale += 1
-            self.now.stopped_early = (
-                self.config.patience is not None and self.now.stale >= self.config.patience
-            )
+            self.now.stopped_early = self.config.patience is not None and self.now.stale >= self.config.patience
         if self.progress:
             self.progress.note(f"step {self.now.step}: dev {value:.4f}{' (best so far)' if gained else ''}")
 
@@ -351,9 +341,7 @@ class _Loop:
             except IsoglossError as error:
                 problem = error
         if self.processes.from_main(float(problem is not None)):
-            raise problem or IsoglossError(
-                "The main process could not write its checkpoint; see its message."
-            )
+            raise problem or IsoglossError("The main process could not write its checkpoint; see its message.")
 
     def resume(self) -> None:
         """Continues from the newest checkpoint, if there is one."""

@@ -95,9 +95,7 @@ def optimiser_state(optimiser: Optimizer) -> tuple[dict[str, Tensor], dict[str, 
     return tensors, numbers
 
 
-def restore_optimiser_state(
-    optimiser: Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, float]
-) -> None:
+def restore_optimiser_state(optimiser: Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, float]) -> None:
     """Puts back what `optimiser_state` returned, onto the devices of the parameters."""
     state: dict[int, dict[str, Tensor | float]] = {}
     named: dict[str, Tensor | float] = {**tensors, **numbers}

@@ -111,9 +111,7 @@ def pretrain(
             checkpoint_seconds=checkpoint_seconds,
         ),
         parts=[TrainedPart("backbone", list(dict.fromkeys(backbone.model.parameters())))],
-        batches=PretrainStream(
-            recipe, {code: train for code, (train, _) in splits.items()}, parallel, backbone
-        ),
+        batches=PretrainStream(recipe, {code: train for code, (train, _) in splits.items()}, parallel, backbone),
         loss=lambda step: step_loss(stack, step),
         modules={"backbone": backbone.model},
         folder=target,
@@ -121,9 +119,7 @@ def pretrain(
         identity=identity,
     )
     validation = validation_losses(stack, {code: held for code, (_, held) in splits.items()}, recipe)
-    facts = _facts(
-        recipe, backbone, result, validation, {code: store.token_count for code, store in stores.items()}
-    )
+    facts = _facts(recipe, backbone, result, validation, {code: store.token_count for code, store in stores.items()})
     with new_folder(target, overwrite=True) as folder:
         backbone.model.to(torch.bfloat16).save_pretrained(folder)
         backbone.tokenizer.save_pretrained(folder)
@@ -149,16 +145,10 @@ def step_loss(stack: Stack, step: PretrainStep) -> LossResult:
     return LossResult(loss, len(batch.labels), batch.token_count)
 
 
-def validation_losses(
-    stack: Stack, held: Mapping[str, TokenStore], recipe: Recipe, rows: int = 32
-) -> dict[str, float]:
+def validation_losses(stack: Stack, held: Mapping[str, TokenStore], recipe: Recipe, rows: int = 32) -> dict[str, float]:
     """Mean loss per scored token of the recipe's first raw objective, by language, on up to `rows` held-out rows."""
     item = next(
-        (
-            entry
-            for entry in recipe.objectives
-            if entry.text == "raw" and entry.name not in ("translation", "contrast")
-        ),
+        (entry for entry in recipe.objectives if entry.text == "raw" and entry.name not in ("translation", "contrast")),
         None,
     )
     if item is None:
@@ -171,9 +161,7 @@ def validation_losses(
         view = store.blocks(objective.raw_length)
         if not len(view):
             continue
-        batch = objective.collate(
-            view.take(range(min(rows, len(view)))), stream_generator("validation", code)
-        )
+        batch = objective.collate(view.take(range(min(rows, len(view)))), stream_generator("validation", code))
         with torch.no_grad():
             result = step_loss(stack, PretrainStep(item, batch))
         losses[code] = float(result.total) / result.count
@@ -223,9 +211,7 @@ def _start(
         tokenizer = AutoTokenizer.from_pretrained(kept)
         backbone = wrap_model(recipe.name, fresh_model(recipe, tokenizer), tokenizer)
     tell("tokenising")
-    return backbone, {
-        code: tokenise(paths, backbone.tokenizer, cache_dir=cache_dir) for code, paths in files.items()
-    }
+    return backbone, {code: tokenise(paths, backbone.tokenizer, cache_dir=cache_dir) for code, paths in files.items()}
 
 
 def wrap_model(name: str, model: Any, tokenizer: Any) -> Backbone:
@@ -259,9 +245,7 @@ def _load_embeddings(backbone: Backbone, work: Path) -> None:
     from isogloss.storage import load_tensors
 
     with torch.no_grad():
-        backbone.model.get_input_embeddings().weight.copy_(
-            load_tensors(work / "embeddings.safetensors")["vectors"]
-        )
+        backbone.model.get_input_embeddings().weight.copy_(load_tensors(work / "embeddings.safetensors")["vectors"])
 
 
 def _facts(
@@ -284,9 +268,7 @@ def _facts(
         "finished": time.strftime("%Y-%m-%d", time.gmtime()),
         "final_loss": _last_loss(result),
         "validation_loss": {code: round(loss, 3) for code, loss in validation.items()},
-        "validation_perplexity": {
-            code: round(math.exp(min(loss, 20.0)), 1) for code, loss in validation.items()
-        },
+        "validation_perplexity": {code: round(math.exp(min(loss, 20.0)), 1) for code, loss in validation.items()},
         "text_tokens": dict(tokens),
         "recipe": recipe.model_dump(),
     }

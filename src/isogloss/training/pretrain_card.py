@@ -21,9 +21,7 @@ def model_card(recipe: Recipe, facts: Mapping[str, Any]) -> str:
         f"{item.name} ({item.weight:g}{', parallel text' if item.text == 'parallel' else ''})"
         for item in recipe.objectives
     )
-    stages = "; ".join(
-        f"{stage.steps} steps of {stage.batch} x {stage.length} tokens" for stage in recipe.stages
-    )
+    stages = "; ".join(f"{stage.steps} steps of {stage.batch} x {stage.length} tokens" for stage in recipe.stages)
     losses = facts["validation_loss"]
     rows = [
         f"| {item.name} | `{item.code}` | {facts['text_tokens'].get(item.code, 0):,} | {losses.get(item.code, float('nan')):.3f} |"

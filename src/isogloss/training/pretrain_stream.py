@@ -71,9 +71,7 @@ class PretrainStream:
             item.name in ("translation", "contrast") or item.text == "parallel" for item in recipe.objectives
         )
         if pairs_wanted and parallel is None:
-            raise IsoglossError(
-                "The recipe has objectives on parallel text but names no folder under 'parallel'."
-            )
+            raise IsoglossError("The recipe has objectives on parallel text but names no folder under 'parallel'.")
         self._recipe, self._stores, self._parallel, self._backbone = recipe, dict(stores), parallel, backbone
         self._step = 0
         self._weights = torch.tensor([item.weight for item in recipe.objectives], dtype=torch.float64)
@@ -140,9 +138,7 @@ class PretrainStream:
         self, key: str, item: ObjectiveRecipe, stage: StageRecipe
     ) -> tuple[Any, dict[str, BlockView] | None]:
         if key not in self._built:
-            objective = make_objective(
-                item.name, self._backbone.tokenizer, stage.length, self._backbone, item.rate
-            )
+            objective = make_objective(item.name, self._backbone.tokenizer, stage.length, self._backbone, item.rate)
             views = None
             if item.name not in ("translation", "contrast") and item.text == "raw":
                 views = {code: store.blocks(objective.raw_length) for code, store in self._stores.items()}
@@ -158,9 +154,7 @@ class PretrainStream:
             else:
                 assert self._parallel is not None
                 sizes = self._parallel.sizes
-            sampler = MixtureSampler(
-                sizes, item.batch or stage.batch, alpha=self._recipe.alpha, seed=self._recipe.seed
-            )
+            sampler = MixtureSampler(sizes, item.batch or stage.batch, alpha=self._recipe.alpha, seed=self._recipe.seed)
             if key in self._saved:
                 sampler.load_state_dict(self._saved.pop(key))
             self._samplers[key] = sampler
@@ -180,9 +174,7 @@ class PretrainStream:
         stream = torch.cat(
             (
                 stream,
-                stream[:missing].repeat(missing // max(1, len(stream)) + 1)[:missing]
-                if missing
-                else stream[:0],
+                stream[:missing].repeat(missing // max(1, len(stream)) + 1)[:missing] if missing else stream[:0],
             )
         )
         return stream.view(-1, length)

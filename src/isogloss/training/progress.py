@@ -20,9 +20,7 @@ class Progress:
         stream: Where to write; stderr by default.
     """
 
-    def __init__(
-        self, title: str = "training", *, every_seconds: float = 30.0, stream: TextIO | None = None
-    ) -> None:
+    def __init__(self, title: str = "training", *, every_seconds: float = 30.0, stream: TextIO | None = None) -> None:
         self.title, self.every_seconds = title, every_seconds
         self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
         self._live: Live | None = None

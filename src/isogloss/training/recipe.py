@@ -120,9 +120,7 @@ def read_recipe(path: str | Path) -> Recipe:
     try:
         text = source.read_text(encoding="utf-8")
     except (FileNotFoundError, IsADirectoryError) as problem:
-        raise IsoglossError(
-            f"The recipe '{source}' does not exist; see the folder recipes/ for examples."
-        ) from problem
+        raise IsoglossError(f"The recipe '{source}' does not exist; see the folder recipes/ for examples.") from problem
     except UnicodeDecodeError as problem:
         raise IsoglossError(f"The recipe '{source}' is not UTF-8 text.") from problem
     try:
@@ -158,11 +156,7 @@ def _explain(source: Path, text: str, problem: ValidationError) -> str:
     path = [str(part) for part in first["loc"]]
     key = path[-1]
     line = next(
-        (
-            number
-            for number, row in enumerate(text.splitlines(), 1)
-            if re.match(rf"[\s\-{{]*{re.escape(key)}\s*:", row)
-        ),
+        (number for number, row in enumerate(text.splitlines(), 1) if re.match(rf"[\s\-{{]*{re.escape(key)}\s*:", row)),
         None,
     )
     where = f"The recipe '{source}'" + (f", line {line}," if line else "")

@@ -24,9 +24,7 @@ class Tracker:
         IsoglossError: The tracker is unknown, not installed, or does not start.
     """
 
-    def __init__(
-        self, name: str | None, folder: Path, config: Mapping[str, Any], device: torch.device
-    ) -> None:
+    def __init__(self, name: str | None, folder: Path, config: Mapping[str, Any], device: torch.device) -> None:
         self._accelerator = None
         if name is None:
             return
@@ -37,9 +35,7 @@ class Tracker:
         except ValueError as problem:
             raise IsoglossError(f"Tracker '{name}' is not one that accelerate knows: {problem}") from problem
         if not accelerator.log_with:
-            raise IsoglossError(
-                f"Tracker '{name}' is not installed; install the package '{name}' or train without it."
-            )
+            raise IsoglossError(f"Tracker '{name}' is not installed; install the package '{name}' or train without it.")
         plain = {key: value for key, value in config.items() if isinstance(value, int | float | str)}
         try:
             accelerator.init_trackers("isogloss", config=plain)

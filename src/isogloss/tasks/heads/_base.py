@@ -31,12 +31,13 @@ class Head(nn.Module):
         super().__init__()
         if task.kind not in self.kinds:
             raise IsoglossError(
-                f"The head '{self.name}' cannot serve task {task.name!r} ({task.kind}); it is for {', '.join(self.kinds)}."
+                f"The head '{self.name}' cannot serve task {task.name!r} ({task.kind}); "
+                f"it is for {', '.join(self.kinds)}."
             )
         if task.has_labels and task.labels is None:
             raise IsoglossError(
-                f"The head '{self.name}' needs the label set of task {task.name!r}: give the labels, or take them from "
-                "training data (Task.with_labels_from)."
+                f"The head '{self.name}' needs the label set of task {task.name!r}: give the labels, or take "
+                "them from training data (Task.with_labels_from)."
             )
         self.task, self.backbone, self.max_length = task, backbone, max_length
         self.coder = Coder(backbone)
@@ -96,9 +97,7 @@ class Head(nn.Module):
         if routes is not None:
             chosen = {name: torch.as_tensor(route).long() for name, route in routes.items()}
             if counts is not None:
-                chosen = {
-                    name: route.repeat_interleave(torch.tensor(counts)) for name, route in chosen.items()
-                }
+                chosen = {name: route.repeat_interleave(torch.tensor(counts)) for name, route in chosen.items()}
         return TextBatch(ids, mask, token_type_ids=types, routes=chosen)
 
     def class_labels(self, rows: Sequence[Encoded]) -> Tensor | None:

@@ -57,15 +57,14 @@ class Coder:
         tokenizer = backbone.tokenizer
         if tokenizer is None or not getattr(tokenizer, "is_fast", False):
             raise IsoglossError(
-                f"Tasks need a fast tokenizer, but {backbone.name} has {'none' if tokenizer is None else 'a slow one'}; "
-                "add its tokenizer.json to the folder."
+                f"Tasks need a fast tokenizer, but {backbone.name} has "
+                f"{'none' if tokenizer is None else 'a slow one'}; add its tokenizer.json to the folder."
             )
         self.tokenizer = tokenizer
         self.backbone = backbone
         self.is_decoder = backbone.kind == "decoder"
         self._segments = (
-            getattr(backbone.config, "type_vocab_size", 0) > 1
-            and "token_type_ids" in tokenizer.model_input_names
+            getattr(backbone.config, "type_vocab_size", 0) > 1 and "token_type_ids" in tokenizer.model_input_names
         )
         eos = tokenizer.eos_token_id
         self.eos: tuple[int, ...] = () if eos is None else (int(eos),)
@@ -84,9 +83,7 @@ class Coder:
         ids, owners = encoding["input_ids"], encoding.sequence_ids(0)
         inside = [place for place, owner in enumerate(owners) if owner is not None]
         if not inside:
-            raise IsoglossError(
-                f"The tokenizer of {self.backbone.name} finds no token in {first!r}; check its files."
-            )
+            raise IsoglossError(f"The tokenizer of {self.backbone.name} finds no token in {first!r}; check its files.")
         begin, end = inside[0], inside[-1] + 1
         middle = tuple(ids[place] for place in range(begin, end) if owners[place] is None)
         return Layout(tuple(ids[:begin]), middle, tuple(ids[end:]))
@@ -100,19 +97,13 @@ class Coder:
         return ()
 
     def _plain(self, texts: Sequence[str]) -> list[list[int]]:
-        return (
-            self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-        )
+        return self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
 
     def _needs_space(self) -> bool:
         """Whether words given one by one lose the space in front of them (byte-level vocabularies)."""
         whole = self._plain(["a a a"])[0]
-        apart = self.tokenizer(["a", "a", "a"], is_split_into_words=True, add_special_tokens=False)[
-            "input_ids"
-        ]
-        spaced = self.tokenizer(["a", " a", " a"], is_split_into_words=True, add_special_tokens=False)[
-            "input_ids"
-        ]
+        apart = self.tokenizer(["a", "a", "a"], is_split_into_words=True, add_special_tokens=False)["input_ids"]
+        spaced = self.tokenizer(["a", " a", " a"], is_split_into_words=True, add_special_tokens=False)["input_ids"]
         return bool(whole != apart and whole == spaced)
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
@@ -123,9 +114,7 @@ class Coder:
         """Ids without special tokens, with begin and end of each in its text."""
         if not texts:
             return []
-        found = self.tokenizer(
-            list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
+        found = self.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         return list(zip(found["input_ids"], found["offset_mapping"], strict=True))
 
     def words(self, sentences: Sequence[Sequence[str]]) -> list[tuple[list[int], list[int]]]:
@@ -134,13 +123,9 @@ class Coder:
             return []
         split = [list(words) for words in sentences]
         if self._space:
-            split = [
-                [word if place == 0 else f" {word}" for place, word in enumerate(words)] for words in split
-            ]
+            split = [[word if place == 0 else f" {word}" for place, word in enumerate(words)] for words in split]
         found = self.tokenizer(split, is_split_into_words=True, add_special_tokens=False, verbose=False)
-        return [
-            (ids, [int(word) for word in found.word_ids(row)]) for row, ids in enumerate(found["input_ids"])
-        ]
+        return [(ids, [int(word) for word in found.word_ids(row)]) for row, ids in enumerate(found["input_ids"])]
 
     def room(self, layout: Layout, limit: int | None, needed: int = 1) -> int:
         """Tokens left for texts.
@@ -151,8 +136,8 @@ class Coder:
         left = (1 << 30) if limit is None else limit - layout.size
         if left < needed:
             raise IsoglossError(
-                f"A length of {limit} tokens leaves room for {max(left, 0)} tokens of text, but at least {needed} are "
-                "needed; raise max_length or shorten the prompts."
+                f"A length of {limit} tokens leaves room for {max(left, 0)} tokens of text, but at least "
+                f"{needed} are needed; raise max_length or shorten the prompts."
             )
         return left
 
@@ -165,18 +150,14 @@ class Coder:
         row = row or [*self.eos] or [self.backbone.pad_id]
         return Row(row, [0] * len(row) if self._segments else None, len(ids) - len(kept), len(layout.prefix))
 
-    def pair(
-        self, first: Sequence[int], second: Sequence[int], limit: int | None, *, closing: bool = True
-    ) -> Row:
+    def pair(self, first: Sequence[int], second: Sequence[int], limit: int | None, *, closing: bool = True) -> Row:
         """Two texts, the longer one cut first."""
         layout = self._open(self.two, closing)
         room = self.room(layout, limit, 2)
         count, count_pair = len(first), len(second)
         if count + count_pair > room:
             shorter = min(count, count_pair, room // 2)
-            count, count_pair = (
-                (shorter, room - shorter) if count <= count_pair else (room - shorter, shorter)
-            )
+            count, count_pair = (shorter, room - shorter) if count <= count_pair else (room - shorter, shorter)
         head = [*layout.prefix, *first[:count], *layout.middle]
         tail = [*second[:count_pair], *layout.suffix]
         types = [0] * len(head) + [1] * len(tail) if self._segments else None
@@ -186,7 +167,10 @@ class Coder:
         return layout if closing or not self.is_decoder else dataclasses.replace(layout, suffix=())
 
     def shortened(self, example: Example, excess: int) -> Example:
-        """The example with about `excess` tokens cut from the end of its longest field; tags are cut with their tokens."""
+        """The example with about `excess` tokens cut from the ends of its longest fields.
+
+        Tags are cut with their tokens.
+        """
         if example.tokens is not None:
             ids = [len(found[0]) for found in self.words([[word] for word in example.tokens])]
             keep, lost = len(ids), 0
@@ -195,24 +179,28 @@ class Coder:
                 lost += max(1, ids[keep])
             tags = None if example.tags is None else example.tags[:keep]
             return dataclasses.replace(example, tokens=example.tokens[:keep], tags=tags)
-        fields = {name: getattr(example, name) for name in ("context", "text", "text_pair", "question")}
-        coded = {
-            name: found[1]
-            for name, text in fields.items()
-            if text
-            for found in self.tokens_with_offsets([text])
-        }
-        longest = max(coded, key=lambda name: len(coded[name]), default=None)
-        if longest is None or len(coded[longest]) <= 1:
-            return example
-        keep = max(1, len(coded[longest]) - excess)
-        return dataclasses.replace(
-            example, **{longest: fields[longest][: coded[longest][keep - 1][1]].rstrip()}
-        )
+        choices = example.choices or ()
+        # The question of a choice is a key word of its template and stays.
+        names = ("text",) if choices else ("context", "text", "text_pair", "question")
+        texts: dict[str | int, str] = {name: getattr(example, name) or "" for name in names}
+        texts |= dict(enumerate(choices))
+        coded = dict(zip(texts, (found[1] for found in self.tokens_with_offsets([*texts.values()])), strict=True))
+        sizes = {name: len(found) for name, found in coded.items()}
+        for _ in range(excess):
+            longest = max(sizes, key=sizes.__getitem__)
+            if sizes[longest] <= 1:
+                break
+            sizes[longest] -= 1
+        for name, size in sizes.items():
+            if size < len(coded[name]):
+                texts[name] = texts[name][: coded[name][size - 1][1]].rstrip()
+        changed: dict[str, Any] = {name: texts[name] for name in names if getattr(example, name) is not None}
+        if choices:
+            changed["choices"] = tuple(texts[place] for place in range(len(choices)))
+        return dataclasses.replace(example, **changed)
 
     def fit(self, example: Example, size: Any, limit: int | None) -> tuple[Example, int]:
-        """The example shortened until `size(example)` tokens fit into the limit, and how many tokens that
-        took.
+        """Shortens the example until `size(example)` tokens fit; returns it and how many tokens that took.
 
         Templates are cut in their fields, so that what they ask stays whole.
 
@@ -228,6 +216,6 @@ class Coder:
                 break
             example, found = shorter, size(shorter)
         raise IsoglossError(
-            f"Example {example.id} does not fit: the template and the labels take {found} tokens with almost no text, "
-            f"but there is room for {limit}; raise max_length or shorten the template or the prompts."
+            f"Example {example.id} does not fit: the template and the labels take {found} tokens with almost "
+            f"no text, but there is room for {limit}; raise max_length or shorten the template or prompts."
         )

@@ -14,8 +14,7 @@ from isogloss.stack.bank import Rows
 
 
 def continuation_states(stack: Stack, text: TextBatch, tokens: Tensor) -> Tensor:
-    """LM states of a decoder: at k = 0 the state behind the text, at k > 0 behind the k-th token, [B, C + 1,
-    d].
+    """LM states [B, C + 1, d] of a decoder: behind the text at k = 0, behind the k-th token at k > 0.
 
     Args:
         stack: On a decoder.
@@ -64,18 +63,15 @@ def _assembled_continuation(stack: Stack, text: TextBatch, tokens: Tensor) -> Te
             width = embeddings.shape[1]
             columns = lengths.unsqueeze(1) + torch.arange(count, device=tokens.device)
             embeddings = torch.cat((embeddings, torch.zeros_like(written.embeddings)), dim=1)
-            embeddings = embeddings.scatter(
-                1, columns.unsqueeze(-1).expand_as(written.embeddings), written.embeddings
-            )
-            mask = (
-                torch.arange(width + count, device=tokens.device) < (lengths + real.sum(1)).unsqueeze(1)
-            ).long()
+            embeddings = embeddings.scatter(1, columns.unsqueeze(-1).expand_as(written.embeddings), written.embeddings)
+            mask = (torch.arange(width + count, device=tokens.device) < (lengths + real.sum(1)).unsqueeze(1)).long()
         states = stack.backbone.body(
             inputs_embeds=embeddings, attention_mask=mask, use_cache=False, **stack.position_ids(mask)
         ).last_hidden_state
         inverse = stack.inverse(rows)
         picked = _pick(states, lengths.unsqueeze(1) - 1 + torch.arange(count + 1, device=tokens.device))
-        return picked if inverse is None else inverse(picked)  # type: ignore[no-any-return]
+        found: Tensor = picked if inverse is None else inverse(picked)
+        return found
 
 
 def _pick(states: Tensor, places: Tensor) -> Tensor:
@@ -108,19 +104,19 @@ def target_states(stack: Stack, text: TextBatch, targets: Tensor) -> Tensor:
             for prompt in stack.placed_prompts("decoder", rows, len(targets))
         ]
         length = sum(vectors.shape[1] for vectors in prompts)
-        decoded = backbone.decoder(  # type: ignore[operator]
+        decoded = backbone.decoder(
             inputs_embeds=torch.cat((*prompts, embeddings), dim=1),
             encoder_hidden_states=states.repeat_interleave(count, 0),
             encoder_attention_mask=assembled.attention_mask.repeat_interleave(count, 0),
             use_cache=False,
         ).last_hidden_state[:, length:]
         inverse = stack.inverse(rows)
-        return decoded if inverse is None else inverse(decoded)  # type: ignore[no-any-return]
+        found: Tensor = decoded if inverse is None else inverse(decoded)
+        return found
 
 
 def token_log_probabilities(stack: Stack, states: Tensor, places: Tensor, tokens: Tensor) -> Tensor:
-    """Exact log-probabilities [N] over the whole vocabulary of tokens at places; each place is normalised
-    once.
+    """Exact log-probabilities [N] of tokens at places; each place is normalised once.
 
     Args:
         stack: Gives the LM head.

@@ -42,9 +42,7 @@ def label_ids(tokenizer: Any, verbaliser: Verbaliser, part: WordPart, *, leading
     wanted = "all" if part == "auto" else part
 
     def ids(words: Mapping[str, str]) -> Ids:
-        return tuple(
-            tokenise_label_words(tokenizer, words, part=wanted, leading_space=leading_space).values()
-        )
+        return tuple(tokenise_label_words(tokenizer, words, part=wanted, leading_space=leading_space).values())
 
     default = ids(verbaliser.words_for(None))
     by_language = {language: ids(verbaliser.words_for(language)) for language in verbaliser.by_language}
@@ -53,8 +51,7 @@ def label_ids(tokenizer: Any, verbaliser: Verbaliser, part: WordPart, *, leading
 
 
 def shared_beginnings(words: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], list[int]]:
-    """The texts to run for scoring words: each word without its last token, once, and not if another one
-    begins with it.
+    """What to run to score words: each word without its last token, once, and no beginning of another.
 
     Returns:
         The beginnings, and for each word which of them holds its states.
@@ -63,7 +60,5 @@ def shared_beginnings(words: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int,
     for stem in sorted({word[:-1] for word in words}, key=len, reverse=True):
         if not any(longer[: len(stem)] == stem for longer in kept):
             kept.append(stem)
-    owners = [
-        next(place for place, stem in enumerate(kept) if stem[: len(word) - 1] == word[:-1]) for word in words
-    ]
+    owners = [next(place for place, stem in enumerate(kept) if stem[: len(word) - 1] == word[:-1]) for word in words]
     return kept, owners

@@ -102,9 +102,7 @@ class LinearClassification(Head):
             _encoded(number, self.coder.pair(first, choice, limit, closing=False), (), example.language)
             for choice in choices
         )
-        return Encoded(
-            number, [], labels=self.class_index(example), alternatives=rows, language=example.language
-        )
+        return Encoded(number, [], labels=self.class_index(example), alternatives=rows, language=example.language)
 
     def collate(self, rows: Sequence[Encoded], routes: Routes | None = None) -> TaskBatch:
         """Pads to the longest row; alternatives stand behind one another and share their example's route."""
@@ -129,7 +127,8 @@ class LinearClassification(Head):
             logits = nn.utils.rnn.pad_sequence(
                 list(logits.squeeze(1).split(counts)), batch_first=True, padding_value=float("-inf")
             )
-        return logits.log_softmax(-1)
+        found: Tensor = logits.log_softmax(-1)
+        return found
 
     def loss(self, stack: Stack, batch: TaskBatch) -> tuple[Tensor, int]:
         """Sum of cross-entropies over the labels, and the number of examples."""

@@ -112,11 +112,7 @@ class LinearTagging(Head):
             dtype=torch.long,
         )
         labelled = all(len(row.labels) == len(row.positions) for row in rows)
-        labels = (
-            torch.tensor([label for row in rows for label in row.labels], dtype=torch.long)
-            if labelled
-            else None
-        )
+        labels = torch.tensor([label for row in rows for label in row.labels], dtype=torch.long) if labelled else None
         return TaskBatch(text, tuple(rows), labels, positions)
 
     def _logits(self, stack: Stack, batch: TaskBatch) -> Tensor:

@@ -1,8 +1,8 @@
-"""What every task head offers: examples to rows, rows to batches, a loss, predictions, and answers read back."""
+"""What every task head offers: examples to rows, rows to batches, a loss, predictions, answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -129,10 +129,10 @@ class TaskHead(Protocol):
     Every head is also an `nn.Module`; `verbaliser` and `text` have no weights.
     """
 
-    name: str
+    name: ClassVar[str]
 
     def encode(self, examples: Sequence[Example], *, budget: int | None) -> list[Encoded]:
-        """Tokenised rows of at most `budget` tokens of the text side (`Stack.text_budget`); None is no limit."""
+        """Tokenised rows of at most `budget` tokens of text (`Stack.text_budget`); None is no limit."""
         ...
 
     def collate(self, rows: Sequence[Encoded], routes: Routes | None = None) -> TaskBatch:
@@ -150,7 +150,7 @@ class TaskHead(Protocol):
     def decode(
         self, examples: Sequence[Example], rows: Sequence[Encoded], predictions: Sequence[Prediction]
     ) -> list[Any]:
-        """One label, tag sequence or answer an example, in the order of `examples`; predictions go with `rows`."""
+        """One label, tag sequence or answer an example, in their order; predictions go with `rows`."""
         ...
 
     def to_json(self) -> dict[str, Any]:

@@ -55,8 +55,9 @@ def head_names() -> tuple[str, ...]:
 
 
 def default_head(task: Task, kind: str) -> str:
-    """The head that a task uses on a kind of backbone, as S1 (encoder-decoder), S2 (decoder) and XTREME
-    (encoder) do.
+    """The head that a task uses on a kind of backbone.
+
+    As S1 (encoder-decoder), S2 (decoder) and XTREME (encoder) do.
 
     Raises:
         IsoglossError: The task trains no head.
@@ -64,7 +65,8 @@ def default_head(task: Task, kind: str) -> str:
     found = _DEFAULTS.get(kind, {}).get(task.kind)
     if found is None:
         raise IsoglossError(
-            f"Task {task.name!r} ({task.kind}) has no head on a {kind}: it compares sentence vectors and trains nothing."
+            f"Task {task.name!r} ({task.kind}) has no head on a {kind}: it compares sentence vectors and "
+            "trains nothing."
         )
     return found
 
@@ -96,8 +98,7 @@ def make_head(
     able = [
         other
         for other, classes in HEADS.items()
-        if any(task.kind in head.kinds for head in classes)
-        and (other != "text" or backbone.kind != "encoder")
+        if any(task.kind in head.kinds for head in classes) and (other != "text" or backbone.kind != "encoder")
     ]
     advice = f"use {' or '.join(able)}" if able else "it trains no head"
     raise IsoglossError(f"The head '{chosen}' cannot serve task {task.name!r} ({task.kind}); {advice}.")
@@ -116,11 +117,7 @@ def head_from_json(values: Mapping[str, Any], backbone: Backbone) -> Head:
 
 
 def _check_options(name: str, head: type[Head], options: Mapping[str, Any]) -> None:
-    known = [
-        key
-        for key, item in inspect.signature(head.__init__).parameters.items()
-        if item.kind is item.KEYWORD_ONLY
-    ]
+    known = [key for key, item in inspect.signature(head.__init__).parameters.items() if item.kind is item.KEYWORD_ONLY]
     for key in options:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)

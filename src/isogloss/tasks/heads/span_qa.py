@@ -81,13 +81,9 @@ class SpanQA(Head):
         questions = self.coder.tokens([example.question or "" for example in examples])
         contexts = self.coder.tokens_with_offsets([example.context or "" for example in examples])
         rows = []
-        for number, (example, question, context) in enumerate(
-            zip(examples, questions, contexts, strict=True)
-        ):
+        for number, (example, question, context) in enumerate(zip(examples, questions, contexts, strict=True)):
             kept = question[: min(self.max_question, room // 2)]
-            rows += self._windows(
-                number, example, kept, len(question) - len(kept), context, room - len(kept), limit
-            )
+            rows += self._windows(number, example, kept, len(question) - len(kept), context, room - len(kept), limit)
         return rows
 
     def _windows(
@@ -144,7 +140,8 @@ class SpanQA(Head):
         for number, row in enumerate(batch.rows):
             if row.positions:
                 allowed[number, row.positions[0] : row.positions[-1] + 1] = True
-        return scores.masked_fill(~allowed.to(scores.device).unsqueeze(1), _IGNORED).log_softmax(-1)
+        found: Tensor = scores.masked_fill(~allowed.to(scores.device).unsqueeze(1), _IGNORED).log_softmax(-1)
+        return found
 
     def loss(self, stack: Stack, batch: TaskBatch) -> tuple[Tensor, int]:
         """Sum over rows of the mean of begin and end cross-entropy, and the number of rows."""
@@ -196,7 +193,5 @@ def _answer_tokens(example: Example, offsets: Offsets) -> tuple[int, int] | None
         return None
     begin = example.answers[0].start
     end = begin + len(example.answers[0].text)
-    touching = [
-        place for place, (first, last) in enumerate(offsets) if first < end and last > begin and last > first
-    ]
+    touching = [place for place, (first, last) in enumerate(offsets) if first < end and last > begin and last > first]
     return (touching[0], touching[-1]) if touching else None

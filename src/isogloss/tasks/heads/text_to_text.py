@@ -59,7 +59,8 @@ class TextToText(Head):
         super().__init__(task, backbone, max_length=max_length)
         if backbone.kind == "encoder":
             raise IsoglossError(
-                f"The head 'text' needs a model that writes text, but {backbone.name} is an encoder; use linear, span or verbaliser."
+                f"The head 'text' needs a model that writes text, but {backbone.name} is an encoder; "
+                "use linear, span or verbaliser."
             )
         if max_new_tokens is not None and max_new_tokens < 1:
             raise IsoglossError(f"max_new_tokens is {max_new_tokens}, but must be at least 1.")
@@ -112,9 +113,7 @@ class TextToText(Head):
                 lost += len(row.ids) + len(target) - limit
                 target = target[: limit - len(row.ids)]
             rows.append(
-                Encoded(
-                    number, row.ids, row.types, target=target, language=example.language, lost=lost + row.lost
-                )
+                Encoded(number, row.ids, row.types, target=target, language=example.language, lost=lost + row.lost)
             )
         return rows
 
@@ -169,9 +168,7 @@ class TextToText(Head):
         generated = stack.generate(
             batch.text.input_ids, batch.text.attention_mask, routes=batch.text.routes, max_new_tokens=most
         ).tolist()
-        return [
-            Prediction(text=self._read(ids[:count])) for ids, count in zip(generated, counts, strict=True)
-        ]
+        return [Prediction(text=self._read(ids[:count])) for ids, count in zip(generated, counts, strict=True)]
 
     def _read(self, ids: list[int]) -> str:
         ends = [place for place, token in enumerate(ids) if token in self.coder.eos]

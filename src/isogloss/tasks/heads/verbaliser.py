@@ -72,9 +72,7 @@ class VerbaliserHead(Head):
         if normalise not in ("vocabulary", "labels"):
             raise IsoglossError(f"The normalisation '{normalise}' is unknown; use vocabulary or labels.")
         if part not in ("auto", "single", "first", "last", "all"):
-            raise IsoglossError(
-                f"The part '{part}' of a label word is unknown; use auto, single, first, last or all."
-            )
+            raise IsoglossError(f"The part '{part}' of a label word is unknown; use auto, single, first, last or all.")
         self.verbaliser = get_verbaliser(task, backbone.config.model_type, words, by_language)
         self.part: WordPart = part
         self.normalise, self.length_normalised = normalise, length_normalised
@@ -85,7 +83,7 @@ class VerbaliserHead(Head):
             self.template = template or _MASK_TEMPLATES[task.kind]
             if self.template.count(_MASK) != 1:
                 raise IsoglossError(
-                    f"The template {self.template!r} needs {_MASK} once, where the encoder fills the label word in."
+                    f"The template {self.template!r} needs {_MASK} once, where the encoder fills the word in."
                 )
             if self.coder.tokenizer.mask_token_id is None:
                 raise IsoglossError(f"{backbone.name} has no mask token; use the head 'linear'.")
@@ -144,9 +142,7 @@ class VerbaliserHead(Head):
         positions: tuple[int, ...] = (),
     ) -> Encoded:
         labels = self.class_index(example)
-        target = (
-            self.ids.of(example.language)[labels[0]] if labels and self.backbone.kind != "encoder" else ()
-        )
+        target = self.ids.of(example.language)[labels[0]] if labels and self.backbone.kind != "encoder" else ()
         return Encoded(
             number,
             ids,
@@ -162,8 +158,7 @@ class VerbaliserHead(Head):
         """The template's pieces around the mask, filled."""
         assert self.template is not None
         return [
-            self._parts[part].source(example) if part in self._parts else part
-            for part in self.template.split(_MASK)
+            self._parts[part].source(example) if part in self._parts else part for part in self.template.split(_MASK)
         ]
 
     def _templated(self, number: int, example: Example, limit: int | None) -> Encoded:
@@ -191,11 +186,10 @@ class VerbaliserHead(Head):
         for count in lengths:
             row = self.coder.single([*left, *[mask] * count, *right], limit)
             begin = row.start + len(left)
-            variants.append(
-                self._row(number, example, row.ids, row.types, lost, tuple(range(begin, begin + count)))
-            )
+            variants.append(self._row(number, example, row.ids, row.types, 0, tuple(range(begin, begin + count))))
         labels = self.class_index(example)
-        return Encoded(number, [], labels=labels, alternatives=tuple(variants), language=example.language)
+        # The variants differ in their masks only, so what they lost is counted once.
+        return Encoded(number, [], labels=labels, alternatives=tuple(variants), language=example.language, lost=lost)
 
     def collate(self, rows: Sequence[Encoded], routes: Routes | None = None) -> TaskBatch:
         """Pads to the longest row; `targets` are the gold words of decoders and encoder-decoders."""
@@ -228,9 +222,7 @@ class VerbaliserHead(Head):
             return F.cross_entropy(scores, labels, reduction="sum"), len(labels)
         if self._at_last:
             gold = [self.ids.of(row.language)[row.labels[0]][0] for row in batch.rows]
-            return stack.lm_loss(
-                stack.run(batch.text).lm_last, torch.tensor(gold, device=labels.device)
-            ), len(labels)
+            return stack.lm_loss(stack.run(batch.text).lm_last, torch.tensor(gold, device=labels.device)), len(labels)
         if self.backbone.kind == "encoder":
             states, places, tokens = self._gold_masks(stack, batch)
             return stack.lm_loss(states.index_select(0, places), tokens), len(labels)
@@ -266,7 +258,7 @@ class VerbaliserHead(Head):
         return [Prediction(scores=tuple(row)) for row in scores.log_softmax(-1).tolist()]
 
     def word_scores(self, stack: Stack, batch: TaskBatch) -> Tensor:
-        """Exact log-probabilities [B, K] of the label words over the vocabulary (mean over tokens if length-normalised)."""
+        """Exact log-probabilities [B, K] of the label words (means over tokens if length-normalised)."""
         return self._scores(stack, batch.to(self.backbone.device))
 
     def _single(self, stack: Stack, batch: TaskBatch) -> Tensor:
@@ -299,9 +291,7 @@ class VerbaliserHead(Head):
         device = states.device
         places_, tokens, owners = (torch.tensor(column, device=device) for column in zip(*pairs, strict=True))
         found = token_log_probabilities(stack, states, places_, tokens)
-        total = (
-            found.new_zeros(len(words) * len(self.labels)).index_add(0, owners, found).view(len(words), -1)
-        )
+        total = found.new_zeros(len(words) * len(self.labels)).index_add(0, owners, found).view(len(words), -1)
         if self.length_normalised:
             total = total / torch.tensor([[len(word) for word in row] for row in words], device=device)
         return total

@@ -89,9 +89,7 @@ def _score(
     gold: Sequence[Sequence[str]], predicted: Sequence[str], words: Callable[[int, str], list[str]]
 ) -> dict[str, float]:
     if len(gold) != len(predicted):
-        raise IsoglossError(
-            f"{len(gold)} questions but {len(predicted)} predicted answers; give one for each."
-        )
+        raise IsoglossError(f"{len(gold)} questions but {len(predicted)} predicted answers; give one for each.")
     em = f1 = 0.0
     for place, (answers, guess) in enumerate(zip(gold, predicted, strict=True)):
         if not answers:
@@ -117,9 +115,7 @@ def squad(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> dict[str, 
     return _score(gold, predicted, lambda place, text: squad_words(text))
 
 
-def mlqa(
-    gold: Sequence[Sequence[str]], predicted: Sequence[str], languages: Sequence[str]
-) -> dict[str, float]:
+def mlqa(gold: Sequence[Sequence[str]], predicted: Sequence[str], languages: Sequence[str]) -> dict[str, float]:
     """``em`` and ``f1`` of MLQA.
 
     Args:

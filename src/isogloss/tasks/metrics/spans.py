@@ -66,9 +66,7 @@ def spans_to_tags(tokens: Sequence[str], found: TextSpans) -> tuple[str, ...]:
 def check_lengths(gold: Sequence[Sequence[object]], predicted: Sequence[Sequence[object]]) -> None:
     """Refuse sentences of different number or length."""
     if len(gold) != len(predicted):
-        raise IsoglossError(
-            f"{len(gold)} gold sentences but {len(predicted)} predicted ones; give one for each."
-        )
+        raise IsoglossError(f"{len(gold)} gold sentences but {len(predicted)} predicted ones; give one for each.")
     for number, (right, guess) in enumerate(zip(gold, predicted, strict=True), start=1):
         if len(right) != len(guess):
             raise IsoglossError(
@@ -112,9 +110,7 @@ def text_span_f1(gold: Sequence[TextSpans], predicted: Sequence[TextSpans]) -> d
         IsoglossError: Different numbers of sentences.
     """
     if len(gold) != len(predicted):
-        raise IsoglossError(
-            f"{len(gold)} gold sentences but {len(predicted)} predicted ones; give one for each."
-        )
+        raise IsoglossError(f"{len(gold)} gold sentences but {len(predicted)} predicted ones; give one for each.")
     right = sum((Counter(g) & Counter(p)).total() for g, p in zip(gold, predicted, strict=True))
     return prf(right, sum(map(len, gold)), sum(map(len, predicted)))
 

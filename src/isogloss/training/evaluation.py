@@ -1,0 +1,170 @@
+"""Evaluating and predicting with saved modules: one backbone, every language in the same batches."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from isogloss.backbones import Backbone
+from isogloss.errors import IsoglossError
+from isogloss.formats import load_module
+from isogloss.modules import TransferModule
+from isogloss.tasks import Example, evaluate_predictions, read
+from isogloss.tasks.heads import TaskHead, head_from_json
+from isogloss.training.inference import Missing, Predictor
+from isogloss.training.language_stage import language_of
+
+
+def load_parts(
+    folders: Sequence[str | Path], backbone: Backbone
+) -> tuple[TransferModule | None, dict[str, TransferModule]]:
+    """Loads module folders and sorts them.
+
+    Returns:
+        The task module (None when there is none), and language modules by code.
+
+    Raises:
+        IsoglossError: Two task modules, two modules of one language, or a folder that cannot be loaded.
+    """
+    task: TransferModule | None = None
+    languages: dict[str, TransferModule] = {}
+    for folder in folders:
+        module = load_module(folder, backbone)
+        if module.info.role == "task":
+            if task is not None:
+                raise IsoglossError(
+                    f"Two task modules are given ({task.info.label} and {module.info.label}); give one."
+                )
+            task = module
+            continue
+        code = language_of(module)
+        if code in languages:
+            raise IsoglossError(f"Two language modules for {code} are given; give one of them.")
+        languages[code] = module
+    return task, languages
+
+
+def rebuild_head(module: TransferModule, backbone: Backbone) -> TaskHead:
+    """The head that was saved with a task module, with its weights.
+
+    Raises:
+        IsoglossError: The module has none (an imported adapter, say).
+    """
+    if not module.info.head:
+        raise IsoglossError(
+            f"The module '{module.method}:{module.info.label}' has no task head; train one with `isogloss train task`."
+        )
+    head = head_from_json(module.info.head, backbone)
+    expected = head.state_dict()
+    if set(expected) != set(module.head_state):
+        raise IsoglossError(
+            f"The head of '{module.method}:{module.info.label}' is incomplete; copy or train the module again."
+        )
+    if expected:
+        head.load_state_dict(module.head_state)
+    head.to(backbone.device).eval()
+    module.head = head
+    return head
+
+
+def make_predictor(
+    backbone: Backbone,
+    task_module: TransferModule,
+    languages: Mapping[str, TransferModule],
+    wanted: Sequence[str],
+    *,
+    missing: Missing = "error",
+) -> Predictor:
+    """A predictor for the languages wanted, with the stack options that the task module was trained with.
+
+    Raises:
+        IsoglossError: The task module was trained over a language part of another method, or without one.
+    """
+    trained_over = task_module.info.training.get("language_method", "none")
+    methods = {module.method for module in languages.values()}
+    if trained_over != "none" and not languages and missing == "error":
+        raise IsoglossError(
+            f"The task module was trained over a language {trained_over}; give --modules with the targets' language modules, "
+            "or allow --missing none."
+        )
+    if languages and methods != {trained_over}:
+        raise IsoglossError(
+            f"The task module was trained over a language part of method '{trained_over}', but the language modules are {', '.join(sorted(methods))}; "
+            "give modules of the same method."
+        )
+    return Predictor(
+        backbone,
+        task_module,
+        rebuild_head(task_module, backbone),
+        languages,
+        wanted,
+        missing=missing,
+        stack_options=task_module.info.training.get("stack"),
+    )
+
+
+def evaluate(
+    backbone: Backbone,
+    task_module: TransferModule,
+    languages: Mapping[str, TransferModule],
+    data: str | Path,
+    targets: Sequence[str],
+    *,
+    split: str = "test",
+    missing: Missing = "error",
+    limit: int | None = None,
+    bad_rows: str = "error",
+    tokens_per_batch: int = 4096,
+) -> dict[str, Any]:
+    """Scores a task module on target languages.
+
+    Args:
+        backbone: The backbone.
+        task_module: Its task and head say what is asked.
+        languages: Language modules by code; empty when the task was trained without.
+        data: Folder, bundled set or Hub id.
+        targets: Language codes.
+        split: Which split to score.
+        missing: See `Predictor`.
+        limit: At most this many examples a language.
+        bad_rows: `error`, or `skip` malformed rows and count them.
+        tokens_per_batch: Size of the mixed-language batches.
+
+    Returns:
+        `{"scores": {code: {metric: value, "n": count}}, "mean": {metric: value}, "task", "split", "source", "zero_shot"}`;
+        `mean` is over the targets that are not sources.
+    """
+    predictor = make_predictor(backbone, task_module, languages, targets, missing=missing)
+    task = predictor.head.task  # type: ignore[attr-defined]
+    examples: list[Example] = []
+    spans: dict[str, tuple[int, int]] = {}
+    dropped: dict[str, int] = {}
+    for code in targets:
+        found = read(data, code, split, task, limit=limit, bad_rows=bad_rows)  # type: ignore[arg-type]
+        spans[code] = (len(examples), len(examples) + len(found.examples))
+        examples += found.examples
+        if found.dropped:
+            dropped[code] = found.dropped
+    decoded, _, _ = predictor.predict(examples, tokens_per_batch=tokens_per_batch)
+    scores = {
+        code: evaluate_predictions(task, examples[first:last], decoded[first:last])
+        for code, (first, last) in spans.items()
+    }
+    sources = list(task_module.info.training.get("source", []))
+    zero_shot = [code for code in scores if code not in sources]
+    return {
+        "task": task.name,
+        "split": split,
+        "source": sources,
+        "scores": scores,
+        "mean": mean_scores([scores[code] for code in (zero_shot or scores)]),
+        "mean_over": zero_shot or list(scores),
+        **({"dropped": dropped} if dropped else {}),
+    }
+
+
+def mean_scores(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Unweighted mean over languages of every metric that all of them have."""
+    if not scores:
+        return {}
+    shared = [key for key in scores[0] if key != "n" and all(key in other for other in scores)]
+    return {key: sum(other[key] for other in scores) / len(scores) for key in shared}

@@ -1,0 +1,237 @@
+"""The language stage: a language module learned from raw text over the frozen backbone (S1 phase I, MAD-X)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isogloss.backbones import Backbone
+from isogloss.corpora import TokenStore, stream_generator, tokenise
+from isogloss.errors import IsoglossError
+from isogloss.formats import save_module
+from isogloss.languages import Language
+from isogloss.modules import ModuleConfig, TransferModule, create_module, format_module
+from isogloss.stack import Stack, TextBatch
+from isogloss.training.config import FitConfig, TrainedPart
+from isogloss.training.defaults import Optimisation, optimisation
+from isogloss.training.fit import fit
+from isogloss.training.outputs import claim_output
+from isogloss.training.pretrain import step_loss
+from isogloss.training.pretrain_stream import PretrainStream, make_objective
+from isogloss.training.progress import Progress
+from isogloss.training.recipe import ObjectiveRecipe, Recipe, StageRecipe
+
+_OBJECTIVES = {"encoder": "masked", "decoder": "causal", "encoder-decoder": "spans"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageStage:
+    """What a language stage is told.
+
+    Attributes:
+        steps: Optimiser steps.
+        length: Tokens of a row, special tokens included (for span corruption after it).
+        batch_size: Rows of a batch.
+        objective: masked, spans, causal or prefix; None takes the backbone kind's usual one.
+        rate: Share of tokens masked or cut out.
+        optimiser, learning_rate, weight_decay, schedule, warmup: None takes the default (defaults.py).
+        validation_documents: Last documents of the text kept for validation.
+        limit: Read at most this many documents.
+        field: Column of the text in JSONL or Hub data.
+        precision: fp32, or bf16 for autocast.
+        seed: Of initial values and of the order of text.
+        tracker: An `accelerate` tracker's name.
+    """
+
+    steps: int = 1000
+    length: int = 128
+    batch_size: int = 16
+    objective: str | None = None
+    rate: float = 0.15
+    optimiser: str | None = None
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    schedule: str | None = None
+    warmup: float | None = None
+    validation_documents: int = 50
+    limit: int | None = None
+    field: str = "text"
+    precision: str = "fp32"
+    seed: int = 42
+    tracker: str | None = None
+
+
+def train_language(
+    backbone: Backbone,
+    language: Language,
+    text: Sequence[str | Path],
+    config: ModuleConfig,
+    stage: LanguageStage,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    cache_dir: str | Path | None = None,
+) -> dict[str, Any]:
+    """Trains a language module and saves it.
+
+    Args:
+        backbone: Stays frozen.
+        language: What the module will stand for.
+        text: Files of raw text (plain, JSONL, gz), or one `hub:ID`.
+        config: From `parse_module`.
+        stage: How to train.
+        out: Output folder; the same one continues an interrupted run.
+        overwrite: Replace what is there.
+        progress: Where to show progress.
+        cache_dir: Token cache.
+
+    Returns:
+        `{"module", "steps", "seconds", "metrics": {"loss", "token_accuracy", "loss_without"}, ...}` on held-out text.
+
+    Raises:
+        IsoglossError: No tokenizer, no trainable module, unreadable text, an occupied output folder.
+    """
+    if config.method == "none":
+        raise IsoglossError("A language module must be something: use adapter:16, prompt:50, lora:8 or invertible:2.")
+    if backbone.tokenizer is None:
+        raise IsoglossError(
+            f"{backbone.name} has no tokenizer, so text cannot be read for it; add its tokenizer files."
+        )
+    target = claim_output(out, overwrite=overwrite)
+    store = tokenise(
+        list(text) if len(text) > 1 else text[0],
+        backbone.tokenizer,
+        cache_dir=cache_dir,
+        field=stage.field,
+        limit=stage.limit,
+    )
+    train, held = store.split(min(stage.validation_documents, max(1, store.document_count // 10)))
+    module = create_module(config, backbone, seed=stage.seed)
+    module.info.role, module.info.language = "language", language.code
+    stack = Stack(backbone, [module])
+    how = optimisation(
+        backbone,
+        config.method,
+        optimiser=stage.optimiser,
+        learning_rate=stage.learning_rate,
+        weight_decay=stage.weight_decay,
+        schedule=stage.schedule,
+        warmup=stage.warmup,
+    )
+    objective = stage.objective or _OBJECTIVES[backbone.kind]
+    length = _row_length(stage.length, stack)
+    recipe = _as_recipe(backbone, language, objective, length, stage)
+    facts = {"text": [str(item) for item in text], "text_store": store.folder.name}
+    result = fit(
+        _fit_config(stage, how),
+        parts=[TrainedPart("module", [p for p in module.parameters() if p.requires_grad])],
+        batches=PretrainStream(recipe, {language.code: train}, None, backbone),
+        loss=lambda step: step_loss(stack, step),
+        modules={"module": module},
+        folder=target,
+        progress=progress,
+        identity={
+            "module": format_module(config),
+            "backbone": backbone.fingerprint,
+            "language": language.code,
+            "store": store.folder.name,
+        },
+    )
+    metrics = held_out(stack, held, objective, length, stage.rate, language.code)
+    metrics["loss_without"] = held_out(Stack(backbone, []), held, objective, length, stage.rate, language.code)["loss"]
+    module.info.training = {
+        **facts,
+        "stage": "language",
+        "objective": objective,
+        "steps": result.steps,
+        "tokens": result.tokens,
+        "seconds": round(result.seconds, 1),
+        "length": length,
+        "batch_size": stage.batch_size,
+        "seed": stage.seed,
+        **vars(how),
+    }
+    module.info.scores = {"held_out": metrics}
+    save_module(module, target, overwrite=True)
+    return {
+        "module": str(target),
+        "language": language.code,
+        "notation": f"{config.method}:{language.code}",
+        "steps": result.steps,
+        "seconds": round(result.seconds, 1),
+        "parameters": sum(tensor.numel() for tensor in module.folded().weight_tensors().values()),
+        "metrics": metrics,
+    }
+
+
+def held_out(
+    stack: Stack, store: TokenStore, objective: str, length: int, rate: float, seed: str, rows: int = 64
+) -> dict[str, float]:
+    """Mean loss and accuracy of scored tokens on held-out text, the same corruption for every stack."""
+    maker = make_objective(objective, stack.backbone.tokenizer, length, stack.backbone, rate)
+    view = store.blocks(maker.raw_length)
+    if not len(view):
+        return {"loss": float("nan"), "token_accuracy": float("nan"), "tokens": 0}
+    loss = correct = count = 0.0
+    stack.eval()
+    generator = stream_generator("held-out", seed)
+    for start in range(0, min(rows, len(view)), 16):
+        batch = maker.collate(view.take(range(start, min(start + 16, rows, len(view)))), generator).to(
+            stack.backbone.device
+        )
+        with torch.no_grad():
+            output = stack.run(TextBatch(batch.input_ids, batch.attention_mask, batch.decoder_input_ids))
+            states = output.at(batch.label_positions)
+            loss += float(stack.lm_loss(states, batch.labels))
+            correct += int(stack.correct(states, batch.labels).sum())
+        count += len(batch.labels)
+    return {"loss": round(loss / count, 4), "token_accuracy": round(correct / count, 4), "tokens": int(count)}
+
+
+def _row_length(length: int, stack: Stack) -> int:
+    budget = stack.text_budget
+    return length if budget is None else min(length, budget)
+
+
+def _fit_config(stage: LanguageStage, how: Optimisation) -> FitConfig:
+    return FitConfig(
+        steps=stage.steps,
+        learning_rate=how.learning_rate,
+        optimiser=how.optimiser,  # type: ignore[arg-type]
+        weight_decay=how.weight_decay,
+        schedule=how.schedule,  # type: ignore[arg-type]
+        warmup=how.warmup,
+        clip=how.clip,
+        precision=stage.precision,  # type: ignore[arg-type]
+        seed=stage.seed,
+        keep_best=False,
+        checkpoint_seconds=120.0,
+        tracker=stage.tracker,
+    )
+
+
+def _as_recipe(backbone: Backbone, language: Language, objective: str, length: int, stage: LanguageStage) -> Recipe:
+    """A language stage reads text just as pre-training does: one language, one objective, one stretch of steps."""
+    return Recipe(
+        name=backbone.name,
+        kind=backbone.kind,
+        languages=[language.code],
+        text=["."],
+        objectives=[ObjectiveRecipe(name=objective, weight=1.0, rate=stage.rate)],  # type: ignore[arg-type]
+        stages=[StageRecipe(steps=stage.steps, length=length, batch=stage.batch_size)],
+        seed=stage.seed,
+    )
+
+
+def language_of(module: TransferModule) -> str:
+    """The code of the language that a module stands for.
+
+    Raises:
+        IsoglossError: It is not a language module.
+    """
+    if module.info.role != "language" or not module.info.language:
+        raise IsoglossError(f"The module '{module.method}:{module.info.label}' is not a language module.")
+    return module.info.language

@@ -1,0 +1,327 @@
+"""The task stage: a task module learned from labelled text of one or several source languages (S1 phase II, S2)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from isogloss.backbones import Backbone
+from isogloss.errors import IsoglossError
+from isogloss.formats import save_module
+from isogloss.modules import ModuleConfig, TransferModule, create_module, format_module
+from isogloss.stack import Bank, Stack
+from isogloss.storage import content_key
+from isogloss.tasks import Example, Task, evaluate_predictions, few_shot
+from isogloss.tasks.heads import TaskHead, make_head
+from isogloss.training.buckets import Batches, TokenBudgetBatches
+from isogloss.training.config import FitConfig, LossResult, TrainedPart
+from isogloss.training.defaults import Optimisation, optimisation
+from isogloss.training.fit import fit
+from isogloss.training.inference import Predictor
+from isogloss.training.language_stage import language_of
+from isogloss.training.outputs import claim_output
+from isogloss.training.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskStage:
+    """What a task stage is told.
+
+    Attributes:
+        steps, epochs: One of the two; epochs=20 when neither is given.
+        batch_size: Rows of a batch (before accumulation).
+        tokens_per_batch: Most tokens of a batch, padding included.
+        accumulation: Batches of one optimiser step.
+        optimiser, learning_rate, weight_decay, schedule, warmup: None takes the default (defaults.py).
+        head_learning_rate: Rate of the head's own weights; None takes the module's (1e-3 at least).
+        head: linear, span, verbaliser or text; None takes the kind's usual one.
+        head_options: Options of the head.
+        train: `modules` keeps the backbone frozen; `all` trains it too (S2's other arm, plain fine-tuning).
+        shots: Examples a class (few-shot), or None for all.
+        select: What chooses the best weights on source dev data: `metric`, `loss`, or `last` (no choice).
+        patience: Evaluations without a gain before stopping, or None.
+        precision: fp32, or bf16 for autocast.
+        seed: Of initial values, sampling and order.
+        prompt_fusion: See `Stack`.
+        double_language_prompt: See `Stack`.
+        tracker: An `accelerate` tracker's name.
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    batch_size: int = 16
+    tokens_per_batch: int | None = None
+    accumulation: int = 1
+    optimiser: str | None = None
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    schedule: str | None = None
+    warmup: float | None = None
+    head_learning_rate: float | None = None
+    head: str | None = None
+    head_options: Mapping[str, Any] = field(default_factory=dict)
+    train: Literal["modules", "all"] = "modules"
+    shots: int | None = None
+    select: Literal["metric", "loss", "last"] = "metric"
+    patience: int | None = None
+    precision: str = "fp32"
+    seed: int = 42
+    prompt_fusion: Literal["concatenate", "average"] = "concatenate"
+    double_language_prompt: bool = False
+    tracker: str | None = None
+
+    @property
+    def stack_options(self) -> dict[str, Any]:
+        """Keyword arguments for `Stack`."""
+        return {"prompt_fusion": self.prompt_fusion, "double_language_prompt": self.double_language_prompt}
+
+
+def train_task(
+    backbone: Backbone,
+    task: Task,
+    train: Sequence[Example],
+    dev: Sequence[Example],
+    config: ModuleConfig,
+    stage: TaskStage,
+    out: str | Path,
+    *,
+    language_modules: Sequence[TransferModule] = (),
+    data_name: str = "",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Trains a task module (and its head) and saves it.
+
+    Args:
+        backbone: Frozen unless `stage.train` is `all`.
+        task: With or without its label set; a missing one is taken from `train`.
+        train: Labelled examples of the source languages.
+        dev: Examples of the same languages that choose the best weights; may be empty.
+        config: From `parse_module`; `none` trains only the head, or the backbone.
+        stage: How to train.
+        out: Output folder; the same one continues an interrupted run.
+        language_modules: Frozen modules of the source languages, all or none of them.
+        data_name: For the record.
+        overwrite: Replace what is there.
+        progress: Where to show progress.
+
+    Returns:
+        `{"module", "steps", "seconds", "metrics": dev metrics, ...}`.
+
+    Raises:
+        IsoglossError: No training data, a source language without its module, an occupied output folder.
+    """
+    target = claim_output(out, overwrite=overwrite)
+    if not train:
+        raise IsoglossError("There are no training examples; check --data, --source and the split.")
+    if task.has_labels and task.labels is None:
+        task = task.with_labels_from(train)
+    if stage.shots is not None:
+        sampled = few_shot(task, train, dev, stage.shots, seed=stage.seed)
+        train, dev = list(sampled.train), list(sampled.dev)
+    sources = list(dict.fromkeys(example.language for example in train))
+    by_language = {language_of(module): module for module in language_modules}
+    module = create_module(
+        config, backbone, seed=stage.seed, **({"labels": task.labels or ()} if config.method == "prompt" else {})
+    )
+    module.info.role, module.info.task, module.info.language = "task", task.name, ",".join(sources)
+    head = make_head(stage.head, task, backbone, **dict(stage.head_options))
+    predictor = Predictor(backbone, module, head, by_language, sources, stack_options=stage.stack_options)
+    trainer = _Trainer(backbone, module, head, predictor, by_language, sources, stage)
+    result = trainer.run(list(train), list(dev), target, progress, data_name)
+    metrics = evaluate_predictions(task, dev, predictor.predict(dev)[0]) if dev else {}
+    module.head = head if list(head.state_dict()) else None  # type: ignore[attr-defined]
+    module.info.head = head.to_json()
+    if stage.train == "all":
+        module.backbone_state = {name: p.detach().clone() for name, p in backbone.model.named_parameters()}
+    module.info.training = {
+        "stage": "task",
+        "data": data_name,
+        "source": sources,
+        "language_modules": {
+            code: by_language[code].info.training.get("digest") or by_language[code].method for code in by_language
+        },
+        "language_method": next(iter(by_language.values())).method if by_language else "none",
+        "train": stage.train,
+        "examples": len(train),
+        "shots": stage.shots,
+        "seed": stage.seed,
+        "select": stage.select,
+        "stack": stage.stack_options,
+        "batch_size": stage.batch_size,
+        **result,
+    }
+    module.info.scores = {"dev": metrics}
+    save_module(module, target, overwrite=True)
+    return {
+        "module": str(target),
+        "task": task.name,
+        "notation": predictor_notation(by_language, module),
+        "steps": result["steps"],
+        "seconds": result["seconds"],
+        "parameters": result["parameters"],
+        "metrics": metrics,
+    }
+
+
+def predictor_notation(by_language: Mapping[str, TransferModule], module: TransferModule) -> str:
+    """The stack as people write it, the language part by its first source."""
+    parts = [f"{found.method}:{code}" for code, found in list(by_language.items())[:1]]
+    return " > ".join([*parts, f"{module.method}:{module.info.label}"])
+
+
+class _Trainer:
+    """Holds what one task stage trains; its parts are the module, the head and, unfrozen, the backbone."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        module: TransferModule,
+        head: TaskHead,
+        predictor: Predictor,
+        by_language: Mapping[str, TransferModule],
+        sources: Sequence[str],
+        stage: TaskStage,
+    ) -> None:
+        self.backbone, self.module, self.head, self.predictor, self.stage = backbone, module, head, predictor, stage
+        self.index = {code: number for number, code in enumerate(sources)} if by_language else None
+        parts: list[TransferModule | Bank] = [module]
+        if by_language:
+            parts.insert(0, Bank([by_language[code] for code in sources]))
+        self.stack = Stack(backbone, parts, **stage.stack_options)
+        self.how = optimisation(
+            backbone,
+            module.method,
+            full=stage.train == "all",
+            optimiser=stage.optimiser,
+            learning_rate=stage.learning_rate,
+            weight_decay=stage.weight_decay,
+            schedule=stage.schedule,
+            warmup=stage.warmup,
+        )
+
+    def parts(self) -> list[TrainedPart]:
+        """Everything with gradients on, by part."""
+        if self.stage.train == "all":
+            self.backbone.unfreeze()
+        else:
+            self.backbone.freeze()
+        head = [p for p in self._head_module().parameters() if p.requires_grad]
+        rate = (
+            self.stage.head_learning_rate or max(self.how.learning_rate, 1e-3)
+            if self.how.optimiser == "adamw"
+            else None
+        )
+        found = [
+            TrainedPart("module", [p for p in self.module.parameters() if p.requires_grad and not _inside(p, head)]),
+            TrainedPart("head", head, learning_rate=self.stage.head_learning_rate or rate),
+        ]
+        if self.stage.train == "all":
+            found.append(TrainedPart("backbone", list(dict.fromkeys(self.backbone.model.parameters()))))
+        return [part for part in found if part.parameters]
+
+    def run(
+        self, train: list[Example], dev: list[Example], folder: Path, progress: Progress | None, data_name: str
+    ) -> dict[str, Any]:
+        """Fits and returns facts for the record."""
+        parts = self.parts()
+        trained = sum(p.numel() for part in parts for p in part.parameters)
+        facts: dict[str, Any] = {"parameters": trained, **vars(self.how), "steps": 0, "seconds": 0.0}
+        if not parts:
+            # The base cell: nothing is trained, the frozen model answers through its own LM head.
+            return facts
+        rows = self.head.encode(train, budget=self.stack.text_budget)
+        sampler = TokenBudgetBatches(
+            [row.length for row in rows],
+            batch_size=self.stage.batch_size,
+            tokens_per_batch=self.stage.tokens_per_batch,
+            seed=self.stage.seed,
+        )
+        loss_dev = self.stage.select == "loss"
+        modules: dict[str, nn.Module] = {"module": self.module, "head": self._head_module()}
+        if self.stage.train == "all":
+            modules["backbone"] = self.backbone.model
+        result = fit(
+            self._config(),
+            parts=parts,
+            batches=Batches(sampler, lambda items, generator: [rows[item] for item in items]),
+            loss=lambda picked: self._loss(train, picked),
+            validate=(lambda: self._dev_loss(dev))
+            if dev and loss_dev
+            else (lambda: self._dev_metric(dev))
+            if dev and self.stage.select == "metric"
+            else None,
+            modules=modules,
+            folder=folder,
+            progress=progress,
+            identity={
+                "module": format_module(self.module.config),
+                "backbone": self.backbone.fingerprint,
+                "head": self.head.to_json(),
+                "data": data_name,
+                "rows": content_key([row.input_ids for row in rows]),
+                "languages": sorted(self.index or ()),
+            },
+        )
+        return {
+            **facts,
+            "steps": result.steps,
+            "seconds": round(result.seconds, 1),
+            "tokens": result.tokens,
+            "best_step": result.best_step,
+        }
+
+    def _config(self) -> FitConfig:
+        epochs = self.stage.epochs if self.stage.epochs or self.stage.steps else 20.0
+        return FitConfig(
+            steps=self.stage.steps,
+            epochs=None if self.stage.steps else epochs,
+            accumulation=self.stage.accumulation,
+            learning_rate=self.how.learning_rate,
+            optimiser=self.how.optimiser,  # type: ignore[arg-type]
+            weight_decay=self.how.weight_decay,
+            schedule=self.how.schedule,  # type: ignore[arg-type]
+            warmup=self.how.warmup,
+            clip=self.how.clip,
+            higher_is_better=self.stage.select != "loss",
+            keep_best=self.stage.select != "last",
+            eval_every=max(1, self.stage.steps // 20) if self.stage.steps else None,
+            patience=self.stage.patience,
+            precision=self.stage.precision,  # type: ignore[arg-type]
+            seed=self.stage.seed,
+            checkpoint_seconds=120.0,
+            tracker=self.stage.tracker,
+        )
+
+    def _loss(self, examples: Sequence[Example], picked: Sequence[Any]) -> LossResult:
+        routes = None
+        if self.index is not None:
+            routes = {"language": [self.index[examples[row.example].language] for row in picked]}
+        batch = self.head.collate(picked, routes).to(self.backbone.device)
+        total, count = self.head.loss(self.stack, batch)
+        return LossResult(total, count, batch.tokens)
+
+    def _dev_metric(self, dev: Sequence[Example]) -> float:
+        decoded, _, _ = self.predictor.predict(dev)
+        task = self.head.task  # type: ignore[attr-defined]
+        return float(evaluate_predictions(task, dev, decoded)[task.primary])
+
+    def _dev_loss(self, dev: Sequence[Example]) -> float:
+        rows = self.head.encode(dev, budget=self.stack.text_budget)
+        total = count = 0.0
+        for items in TokenBudgetBatches(
+            [row.length for row in rows], batch_size=self.stage.batch_size, shuffle=False
+        ).epoch_batches():
+            result = self._loss(dev, [rows[item] for item in items])
+            total, count = total + float(result.total), count + result.count
+        return total / max(count, 1)
+
+    def _head_module(self) -> nn.Module:
+        assert isinstance(self.head, nn.Module)
+        return self.head
+
+
+def _inside(parameter: nn.Parameter, others: Sequence[nn.Parameter]) -> bool:
+    return any(parameter is other for other in others)
