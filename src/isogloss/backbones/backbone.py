@@ -67,7 +67,7 @@ class Backbone:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(iter(self.model.parameters())).device
+        return next(iter(self.model.parameters())).device  # type: ignore[no-any-return]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -152,7 +152,7 @@ class Backbone:
         model_type = self.config.model_type
         scales = getattr(self.config, "scale_decoder_outputs", False) if model_type == "t5" else False
         if scales or (model_type == "umt5" and self.config.tie_word_embeddings):
-            return hidden * self.hidden_size**-0.5
+            return hidden * float(self.hidden_size) ** -0.5
         return hidden
 
     def freeze(self) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from isogloss.backbones.backbone import Backbone
 from isogloss.backbones.bundled import bundled_folder
@@ -47,9 +48,15 @@ def load_backbone(
         )
     kind = family.kind if family else _kind_of(config)
     try:
-        model = _model_class(kind).from_pretrained(source, dtype=precision)
-    except (OSError, ValueError, KeyError, RuntimeError) as problem:
+        model, found = _model_class(kind).from_pretrained(source, dtype=precision, output_loading_info=True)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
         raise IsoglossError(_cannot_load(str(name), problem)) from problem
+    if found["missing_keys"]:
+        # transformers would fill them with other random values at every load, and the fingerprint would change with them.
+        raise IsoglossError(
+            f"The checkpoint '{name}' has no values for {len(found['missing_keys'])} weights of {type(model).__name__}, among "
+            f"them '{min(found['missing_keys'])}'; use a checkpoint that holds the whole model with its LM head."
+        )
     model.eval()
     model.requires_grad_(False)
     if family is None:

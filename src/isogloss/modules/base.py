@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 from torch import Tensor, nn
 
@@ -81,11 +81,14 @@ class TransferModule(nn.Module):
 
     def weights(self, group: str) -> dict[str, Tensor]:
         """The tensors of one group, by name."""
-        return dict(self.groups[group].items())
+        return dict(self._tensors(group).items())
+
+    def _tensors(self, group: str) -> nn.ParameterDict:
+        return cast(nn.ParameterDict, self.groups[group])
 
     def is_trained(self, group: str) -> bool:
         """Whether anything that the group's weights are made of has gradients on."""
-        return any(tensor.requires_grad for tensor in self.groups[group].values())
+        return any(tensor.requires_grad for tensor in self._tensors(group).values())
 
     def folded(self) -> "TransferModule":
         """The module as it is saved: without parts that only training needs."""
@@ -93,7 +96,7 @@ class TransferModule(nn.Module):
 
     def weight_tensors(self) -> dict[str, Tensor]:
         """All tensors of the groups under the names they are saved by (`group.tensor`)."""
-        return {f"{group}.{name}": tensor for group in self.groups for name, tensor in self.groups[group].items()}
+        return {f"{group}.{name}": tensor for group in self.groups for name, tensor in self._tensors(group).items()}
 
     @property
     def shape_key(self) -> tuple[Any, ...]:

@@ -75,7 +75,7 @@ class BottleneckConfig(ModuleConfig):
                 raise IsoglossError(
                     f"The adapter nonlinearity '{name}' is unknown; use one of {', '.join(NONLINEARITIES)}."
                 )
-        if self.reduction <= 0:
+        if not self.reduction > 0:  # also refuses NaN
             raise IsoglossError(f"The adapter reduction must be above 0, but it is {self.reduction}.")
         if not 0 <= self.dropout < 1:
             raise IsoglossError(f"The adapter dropout must be in [0, 1), but it is {self.dropout}.")

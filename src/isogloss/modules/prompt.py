@@ -149,8 +149,9 @@ class SoftPrompt(TransferModule):
     def requires_grad_(self, requires_grad: bool = True) -> "SoftPrompt":
         """Turns gradients on or off, and leaves off what the config keeps fixed."""
         super().requires_grad_(requires_grad)
-        if "fixed" in self.groups["prompt"]:
-            self.groups["prompt"]["fixed"].requires_grad_(False)
+        for name, tensor in self.weight_tensors().items():
+            if name == "prompt.fixed":
+                tensor.requires_grad_(False)
         if isinstance(self.network, PromptMLP) and self.network.norm is not None and not self.config.train_norm:
             self.network.norm.requires_grad_(False)
         return self

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -117,11 +118,12 @@ def config_from_dict(method: str, values: Mapping[str, Any]) -> ModuleConfig:
 
 
 def _split(spec: str) -> list[str]:
-    """Splits at commas outside double quotes and outside parentheses."""
-    parts, current, quoted = [], "", False
+    """Splits at commas outside double quotes; within them a backslash stands before a quote that is meant."""
+    parts, current, quoted, escaped = [], "", False, False
     for character in spec:
-        if character == '"':
+        if character == '"' and not escaped:
             quoted = not quoted
+        escaped = quoted and character == "\\" and not escaped
         if character == "," and not quoted:
             parts.append(current)
             current = ""
@@ -139,7 +141,8 @@ def _convert(spec: str, config_class: type[ModuleConfig], key: str, text: str) -
         near = difflib.get_close_matches(key, names, n=1)
         hint = f"did you mean '{near[0]}'" if near else f"the options are {', '.join(names)}"
         raise IsoglossError(f"The module spec '{spec}' has the unknown option '{key}'; {hint}.")
-    text = text.strip('"')
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        text = re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL)
     kind = types[key]
     try:
         if kind is bool:
@@ -169,4 +172,7 @@ def _write(value: Any) -> str:
     if isinstance(value, tuple):
         return "+".join(str(item) for item in value)
     text = str(value)
-    return f'"{text}"' if any(mark in text for mark in ', ="') else text
+    if text and not any(mark in text for mark in ',="\\') and text.split() == [text]:
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -32,7 +32,7 @@ class PromptMLP(nn.Module):
         out = self.outer(torch.relu(self.inner(prompt)))
         if self.residual:
             out = out + prompt
-        return self.norm(out) if self.norm is not None else out
+        return out if self.norm is None else self.norm(out)  # type: ignore[no-any-return]
 
 
 class PromptLSTM(nn.Module):

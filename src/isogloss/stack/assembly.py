@@ -27,12 +27,14 @@ class Assembled:
         attention_mask: [B, N].
         text_positions: [B, T], where each input token stands (0 on padding).
         last_positions: [B], the last position that is not a closing EOS.
+        has_text: [B], whether there is a token that is not a closing EOS.
     """
 
     embeddings: Tensor
     attention_mask: Tensor
     text_positions: Tensor
     last_positions: Tensor
+    has_text: Tensor
 
 
 def assemble(
@@ -63,8 +65,9 @@ def assemble(
     rows = torch.arange(batch, device=input_ids.device)
     first_token = input_ids[rows, mask.long().argmax(1)]
     last_column = mask.shape[1] - 1 - mask.flip(1).long().argmax(1)
-    has_first = _is_any(first_token, first_ids) & (lengths > 0)
     has_end = _is_any(input_ids[rows, last_column], end_ids) & (lengths > 0)
+    # Where BOS and EOS are one token, a text of that token alone is an end.
+    has_first = _is_any(first_token, first_ids) & (lengths > has_end.long())
 
     sizes = {"before": 0, "after-bos": 0, "after": 0}
     for prompt in prompts:
@@ -101,7 +104,8 @@ def assemble(
     columns = torch.arange(longest, device=input_ids.device).unsqueeze(0)
     assembled_mask = (columns >= offset) & (columns < totals.unsqueeze(1) + offset)
     last_positions = (totals - 1 - has_end.long()).clamp(min=0) + offset.squeeze(1)
-    return Assembled(embeddings, assembled_mask.long(), text_positions, last_positions)
+    has_text = lengths > has_end.long()
+    return Assembled(embeddings, assembled_mask.long(), text_positions, last_positions, has_text)
 
 
 def gather_positions(states: Tensor, positions: Tensor) -> Tensor:

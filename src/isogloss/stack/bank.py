@@ -1,6 +1,7 @@
 """Banks and slots: K modules of one shape, gathered per row (design 5.2)."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,16 +45,17 @@ class Bank(nn.Module):
     @property
     def labels(self) -> tuple[str, ...]:
         """What each member stands for, in order."""
-        return tuple(member.info.label for member in self.members)  # type: ignore[union-attr]
+        return tuple(cast(TransferModule, member).info.label for member in self.members)
 
     def stacked(self, group: str) -> dict[str, Tensor]:
         """The group's tensors of all members, [K, ...] each."""
         # Asked of the parameters and not of the stacked tensors: under `no_grad` (validation) those never require gradients,
         # and keeping them would cut trained members off from then on.
-        trained = any(member.is_trained(group) for member in self.members)  # type: ignore[operator]
+        members: Any = self.members
+        trained = any(member.is_trained(group) for member in members)
         if not trained and group in self._stacked:
             return self._stacked[group]
-        weights = [member.weights(group) for member in self.members]  # type: ignore[operator]
+        weights = [member.weights(group) for member in members]
         stacked = {name: torch.stack([member[name] for member in weights]) for name in weights[0]}
         if trained:
             self._stacked.clear()

@@ -57,7 +57,7 @@ class BackbonePatch:
                     module._parameters[attribute] = self._like(number, tensor, own)
             yield
         finally:
-            for module, attribute, own in reversed(kept):  # type: ignore[assignment]
+            for module, attribute, own in reversed(kept):
                 module._parameters[attribute] = own
             self._depth -= 1
 

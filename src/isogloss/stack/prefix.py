@@ -4,6 +4,7 @@ Nothing in front of it depends on the text, so its keys and values are computed 
 laid before every row's own.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def run_with_prefix(stack: "Stack", batch: TextBatch, rows: Rows) -> StackOutput:
     """`Stack.run` for a decoder whose prompts all stand before the text."""
     batch_size = batch.input_ids.shape[0]
-    past, length = prefix_cache(stack, rows, batch_size)
+    past, length, prompt_end = prefix_cache(stack, rows, batch_size)
     with stack.attached(rows):
         assembled = stack.assemble(batch, rows, with_prompts=False)
         mask = assembled.attention_mask
@@ -31,11 +32,14 @@ def run_with_prefix(stack: "Stack", batch: TextBatch, rows: Rows) -> StackOutput
             use_cache=True,
             **stack.position_ids(mask, start=length),
         ).last_hidden_state
-    return stack.output(assembled, states, batch, rows)
+    output = stack.output(assembled, states, batch, rows)
+    # A text of nothing, or of EOS alone, is predicted from by the prompt's last vector.
+    last = torch.where(assembled.has_text.unsqueeze(1), output.last_hidden, prompt_end)
+    return replace(output, last_hidden=last)
 
 
-def prefix_cache(stack: "Stack", rows: Rows, batch_size: int) -> tuple[object, int]:
-    """Keys and values of the prompts, expanded to the batch, and the prompts' length."""
+def prefix_cache(stack: "Stack", rows: Rows, batch_size: int) -> tuple[object, int, Tensor]:
+    """Keys and values of the prompts, expanded to the batch, the prompts' length, and their last state [B, d]."""
     from transformers import DynamicCache
 
     distinct, which = rows.combinations()
@@ -50,18 +54,20 @@ def prefix_cache(stack: "Stack", rows: Rows, batch_size: int) -> tuple[object, i
     cache = DynamicCache()
     # The prompt's own pass runs under its own routes: adapters of the stack act on prompt positions too.
     with stack.attached(distinct):
-        stack.backbone.body(
+        states = stack.backbone.body(
             inputs_embeds=vectors,
             attention_mask=ones,
             past_key_values=cache,
             use_cache=True,
             **stack.position_ids(ones),
-        )
+        ).last_hidden_state
 
     def spread(states: Tensor) -> Tensor:
-        return states.expand(batch_size, -1, -1, -1) if which is None else states.index_select(0, which)
+        if which is not None:
+            return states.index_select(0, which)
+        return states.expand(batch_size, *states.shape[1:])
 
     expanded = DynamicCache()
     for number, layer in enumerate(cache.layers):
         expanded.update(spread(layer.keys), spread(layer.values), number)
-    return expanded, length
+    return expanded, length, spread(states[:, -1])

@@ -19,6 +19,7 @@ from isogloss.stack.generation import generate
 from isogloss.stack.notation import Term, format_notation
 from isogloss.stack.patch import BackbonePatch
 from isogloss.stack.prefix import run_with_prefix
+from isogloss.stack.suffix import run_with_suffix, suffix_pays
 
 
 class Stack(nn.Module):
@@ -75,8 +76,9 @@ class Stack(nn.Module):
         """Prompt vectors on a side (default: where the text goes in)."""
         side = side or self.backbone.sites.sides[0]
         lengths: dict[str, list[int]] = {}
-        for _, action in self._prompt_actions(side):
-            lengths.setdefault(action.placement, []).append(action.length)
+        for slot, action in self._prompt_actions(side):
+            copies = 2 if self.double_language_prompt and slot.name == "language" else 1
+            lengths.setdefault(action.placement, []).extend([action.length] * copies)
         fuse = max if self.prompt_fusion == "average" else sum
         return sum(fuse(found) for found in lengths.values())
 
@@ -97,6 +99,8 @@ class Stack(nn.Module):
         rows = self._rows(batch.routes, batch.input_ids.shape[0])
         if self._prefix_pays(rows, batch.input_ids.shape[0]):
             return run_with_prefix(self, batch, rows)
+        if suffix_pays(self, batch):
+            return run_with_suffix(self, batch, rows)
         with self.attached(rows):
             if self.backbone.kind == "encoder-decoder":
                 return self._run_encoder_decoder(batch, rows)
@@ -228,7 +232,7 @@ class Stack(nn.Module):
             )
             if isinstance(value, int)
         ]
-        return assemble(
+        assembled = assemble(
             embeddings,
             batch.input_ids,
             batch.attention_mask,
@@ -237,6 +241,14 @@ class Stack(nn.Module):
             end_ids=backbone.eos_ids,
             pad_left=pad_left,
         )
+        limit = backbone.max_length if backbone.family.absolute_positions else None
+        total = assembled.embeddings.shape[1] + (0 if with_prompts else self.prompt_length())
+        if limit is not None and total > limit:
+            raise IsoglossError(
+                f"The longest text takes {total} positions with its prompts, but {backbone.name} has {limit}; cut texts to "
+                f"{self.text_budget} tokens."
+            )
+        return assembled
 
     def placed_prompts(self, side: str, rows: Rows, batch_size: int) -> list[PlacedPrompt]:
         """The prompts of one side with their vectors for this batch, fused as the stack says."""
@@ -284,7 +296,7 @@ class Stack(nn.Module):
     def invert(self, states: Tensor, rows: Rows) -> Tensor:
         """Inverts the invertible adapters on head inputs [B, S, d]."""
         row_of = torch.arange(states.shape[0], device=states.device).repeat_interleave(states.shape[1])
-        return self._attachment.before_head(states.flatten(0, 1), rows, row_of).unflatten(0, states.shape[:2])
+        return self._attachment.before_head(states.flatten(0, 1), rows, row_of).view(states.shape)
 
     def position_ids(self, mask: Tensor, start: int = 0) -> dict[str, Tensor]:
         """Keyword arguments that number the real tokens of [B, N] from `start`, for models that take them."""
@@ -395,7 +407,8 @@ def _refuse_foreign(module: TransferModule, backbone: Backbone) -> None:
 
 
 def _average(prompts: list[PlacedPrompt]) -> PlacedPrompt:
+    vectors = [prompt.vectors for prompt in prompts]
     return PlacedPrompt(
-        torch.stack(torch.broadcast_tensors(*(prompt.vectors for prompt in prompts))).mean(0),
+        sum(vectors[1:], start=vectors[0]) / len(vectors),
         prompts[0].placement,
     )

@@ -55,7 +55,13 @@ def _swap_in(temporary: Path, target: Path) -> None:
     if target.is_dir():
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
         target.replace(aside / "old")
-    temporary.replace(target)
+    try:
+        temporary.replace(target)
+    except BaseException:
+        if aside is not None:
+            (aside / "old").replace(target)
+            aside.rmdir()
+        raise
     if aside is not None:
         shutil.rmtree(aside, ignore_errors=True)
 

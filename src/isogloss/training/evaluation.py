@@ -9,7 +9,7 @@ from isogloss.errors import IsoglossError
 from isogloss.formats import load_module
 from isogloss.modules import TransferModule
 from isogloss.tasks import Example, evaluate_predictions, read
-from isogloss.tasks.heads import TaskHead, head_from_json
+from isogloss.tasks.heads import Head, head_from_json
 from isogloss.training.inference import Missing, Predictor
 from isogloss.training.language_stage import language_of
 
@@ -43,7 +43,7 @@ def load_parts(
     return task, languages
 
 
-def rebuild_head(module: TransferModule, backbone: Backbone) -> TaskHead:
+def rebuild_head(module: TransferModule, backbone: Backbone) -> Head:
     """The head that was saved with a task module, with its weights.
 
     Raises:
@@ -134,10 +134,10 @@ def evaluate(
         `mean` is over the targets that are not sources.
     """
     predictor = make_predictor(backbone, task_module, languages, targets, missing=missing)
-    task = predictor.head.task  # type: ignore[attr-defined]
+    task = predictor.head.task
     examples: list[Example] = []
     spans: dict[str, tuple[int, int]] = {}
-    dropped: dict[str, int] = {}
+    dropped: dict[str, Any] = {}
     for code in targets:
         found = read(data, code, split, task, limit=limit, bad_rows=bad_rows)  # type: ignore[arg-type]
         spans[code] = (len(examples), len(examples) + len(found.examples))
@@ -146,7 +146,7 @@ def evaluate(
             dropped[code] = found.dropped
     decoded, _, _ = predictor.predict(examples, tokens_per_batch=tokens_per_batch)
     scores = {
-        code: evaluate_predictions(task, examples[first:last], decoded[first:last])
+        code: _counted(evaluate_predictions(task, examples[first:last], decoded[first:last]))
         for code, (first, last) in spans.items()
     }
     sources = list(task_module.info.training.get("source", []))
@@ -168,3 +168,8 @@ def mean_scores(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
         return {}
     shared = [key for key in scores[0] if key != "n" and all(key in other for other in scores)]
     return {key: sum(other[key] for other in scores) / len(scores) for key in shared}
+
+
+def _counted(scores: Mapping[str, float]) -> dict[str, float]:
+    """The same scores with the number of examples as a whole number."""
+    return {name: int(value) if name == "n" else value for name, value in scores.items()}

@@ -11,7 +11,7 @@ from isogloss.errors import IsoglossError
 from isogloss.modules import TransferModule
 from isogloss.stack import Bank, Stack
 from isogloss.tasks import Example
-from isogloss.tasks.heads import Encoded, Prediction, TaskHead
+from isogloss.tasks.heads import Encoded, Head, Prediction
 from isogloss.training.buckets import TokenBudgetBatches
 
 Missing = Literal["error", "none"]
@@ -46,7 +46,7 @@ class Predictor:
         self,
         backbone: Backbone,
         task_module: TransferModule,
-        head: TaskHead,
+        head: Head,
         language_modules: Mapping[str, TransferModule],
         languages: Sequence[str],
         *,

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from isogloss.corpora import (
 from isogloss.corpora.cooccurrence import cooccurrence_embeddings
 from isogloss.errors import IsoglossError
 from isogloss.stack import Stack, TextBatch
-from isogloss.storage import content_key, file_digest, new_folder, write_json, write_text
+from isogloss.storage import content_key, file_digest, load_tensors, new_folder, save_tensors, write_json, write_text
 from isogloss.training.architectures import fresh_model
 from isogloss.training.config import FitConfig, FitResult, LossResult, TrainedPart
 from isogloss.training.fit import fit
@@ -64,12 +64,11 @@ def pretrain(
     """
     target = claim_output(out, overwrite=overwrite)
     files = {code: _text_files(recipe, code) for code in recipe.codes}
-    tell = progress.note if progress else lambda text: None
+    tell: Callable[[str], None] = progress.note if progress else (lambda text: None)
     identity = {
         "recipe": recipe.model_dump(),
         "texts": {code: [file_digest(path) for path in paths] for code, paths in files.items()},
     }
-    work = target / ".checkpoint" / f"start-{content_key(identity)[:16]}"
     backbone, stores = _start(recipe, files, cache_dir, tell)
     parallel = None
     if recipe.parallel:
@@ -87,15 +86,8 @@ def pretrain(
         code: store.split(min(recipe.validation_documents, max(1, store.document_count // 10)))
         for code, store in stores.items()
     }
-    if (
-        recipe.embeddings == "cooccurrence"
-        and not recipe.start_from
-        and not (work / "embeddings.safetensors").is_file()
-    ):
-        tell("first embeddings from co-occurrence")
-        _set_embeddings(backbone, [train for train, _ in splits.values()], parallel, recipe, work)
-    elif (work / "embeddings.safetensors").is_file():
-        _load_embeddings(backbone, work)
+    if recipe.embeddings == "cooccurrence" and not recipe.start_from:
+        _set_embeddings(backbone, [train for train, _ in splits.values()], parallel, recipe, cache_dir, tell)
     backbone.unfreeze()
     stack = Stack(backbone, [])
     result = fit(
@@ -230,22 +222,30 @@ def wrap_model(name: str, model: Any, tokenizer: Any) -> Backbone:
 
 
 def _set_embeddings(
-    backbone: Backbone, stores: list[TokenStore], parallel: ParallelCorpus | None, recipe: Recipe, work: Path
+    backbone: Backbone,
+    stores: list[TokenStore],
+    parallel: ParallelCorpus | None,
+    recipe: Recipe,
+    cache_dir: str | Path | None,
+    tell: Callable[[str], None],
 ) -> None:
-    from isogloss.storage import save_tensors
-
-    vectors = cooccurrence_embeddings(
-        stores, parallel, backbone.vocabulary_size, backbone.hidden_size, std=_EMBEDDING_STD, seed=recipe.seed
-    )
-    save_tensors(work / "embeddings.safetensors", {"vectors": vectors})
-    _load_embeddings(backbone, work)
-
-
-def _load_embeddings(backbone: Backbone, work: Path) -> None:
-    from isogloss.storage import load_tensors
-
+    """First embeddings from co-occurrence counts, kept in the cache: they cost minutes and a resumed run needs them again."""
+    wanted = {
+        "stores": [(store.folder.name, store.token_count) for store in stores],
+        "pairs": parallel.sizes if parallel else {},
+        "parallel": recipe.parallel,
+        "dim": backbone.hidden_size,
+        "seed": recipe.seed,
+    }
+    kept = Path(cache_dir or default_cache()) / "embeddings" / f"{content_key(wanted)[:32]}.safetensors"
+    if not kept.is_file():
+        tell("first embeddings from co-occurrence")
+        vectors = cooccurrence_embeddings(
+            stores, parallel, backbone.vocabulary_size, backbone.hidden_size, std=_EMBEDDING_STD, seed=recipe.seed
+        )
+        save_tensors(kept, {"vectors": vectors})
     with torch.no_grad():
-        backbone.model.get_input_embeddings().weight.copy_(load_tensors(work / "embeddings.safetensors")["vectors"])
+        backbone.model.get_input_embeddings().weight.copy_(load_tensors(kept)["vectors"])
 
 
 def _facts(
@@ -270,6 +270,7 @@ def _facts(
         "validation_loss": {code: round(loss, 3) for code, loss in validation.items()},
         "validation_perplexity": {code: round(math.exp(min(loss, 20.0)), 1) for code, loss in validation.items()},
         "text_tokens": dict(tokens),
+        "training": recipe.advice,
         "recipe": recipe.model_dump(),
     }
 

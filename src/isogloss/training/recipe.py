@@ -73,6 +73,7 @@ class Recipe(_Strict):
         embeddings: How input embeddings start.
         alpha: Smoothing exponent of the mixture of languages.
         validation_documents: Documents at the end of each language's text kept for validation.
+        advice: How to train on this backbone, by method (`adapter`, `prompt`, `lora`, `none`, `full`): fields of `Optimisation`.
         licence: For the model card.
         sources: Lines for the model card: where the text is from, under which licence.
     """
@@ -96,6 +97,7 @@ class Recipe(_Strict):
     precision: Literal["fp32", "bf16"] = "bf16"
     validation_documents: int = Field(default=20, ge=1)
     seed: int = 42
+    advice: dict[str, dict[str, float | str]] = {}
     licence: str = "see sources"
     sources: list[str] = []
 
@@ -171,10 +173,10 @@ def _explain(source: Path, text: str, problem: ValidationError) -> str:
 def _known_keys(path: list[str]) -> list[str]:
     if not path:
         return list(Recipe.model_fields)
-    model = {
+    models: dict[str, type[BaseModel]] = {
         "tokenizer": TokenizerRecipe,
         "model": ModelRecipe,
         "objectives": ObjectiveRecipe,
         "stages": StageRecipe,
-    }.get(path[0])
-    return list(model.model_fields) if model else []
+    }
+    return list(models[path[0]].model_fields) if path[0] in models else []

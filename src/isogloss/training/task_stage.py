@@ -14,10 +14,10 @@ from isogloss.modules import ModuleConfig, TransferModule, create_module, format
 from isogloss.stack import Bank, Stack
 from isogloss.storage import content_key
 from isogloss.tasks import Example, Task, evaluate_predictions, few_shot
-from isogloss.tasks.heads import TaskHead, make_head
+from isogloss.tasks.heads import Head, make_head
 from isogloss.training.buckets import Batches, TokenBudgetBatches
 from isogloss.training.config import FitConfig, LossResult, TrainedPart
-from isogloss.training.defaults import Optimisation, optimisation
+from isogloss.training.defaults import optimisation
 from isogloss.training.fit import fit
 from isogloss.training.inference import Predictor
 from isogloss.training.language_stage import language_of
@@ -132,7 +132,7 @@ def train_task(
     trainer = _Trainer(backbone, module, head, predictor, by_language, sources, stage)
     result = trainer.run(list(train), list(dev), target, progress, data_name)
     metrics = evaluate_predictions(task, dev, predictor.predict(dev)[0]) if dev else {}
-    module.head = head if list(head.state_dict()) else None  # type: ignore[attr-defined]
+    module.head = head if list(head.state_dict()) else None
     module.info.head = head.to_json()
     if stage.train == "all":
         module.backbone_state = {name: p.detach().clone() for name, p in backbone.model.named_parameters()}
@@ -179,7 +179,7 @@ class _Trainer:
         self,
         backbone: Backbone,
         module: TransferModule,
-        head: TaskHead,
+        head: Head,
         predictor: Predictor,
         by_language: Mapping[str, TransferModule],
         sources: Sequence[str],
@@ -208,7 +208,7 @@ class _Trainer:
             self.backbone.unfreeze()
         else:
             self.backbone.freeze()
-        head = [p for p in self._head_module().parameters() if p.requires_grad]
+        head = [p for p in self.head.parameters() if p.requires_grad]
         rate = (
             self.stage.head_learning_rate or max(self.how.learning_rate, 1e-3)
             if self.how.optimiser == "adamw"
@@ -240,7 +240,7 @@ class _Trainer:
             seed=self.stage.seed,
         )
         loss_dev = self.stage.select == "loss"
-        modules: dict[str, nn.Module] = {"module": self.module, "head": self._head_module()}
+        modules: dict[str, nn.Module] = {"module": self.module, "head": self.head}
         if self.stage.train == "all":
             modules["backbone"] = self.backbone.model
         result = fit(
@@ -305,7 +305,7 @@ class _Trainer:
 
     def _dev_metric(self, dev: Sequence[Example]) -> float:
         decoded, _, _ = self.predictor.predict(dev)
-        task = self.head.task  # type: ignore[attr-defined]
+        task = self.head.task
         return float(evaluate_predictions(task, dev, decoded)[task.primary])
 
     def _dev_loss(self, dev: Sequence[Example]) -> float:
@@ -317,10 +317,6 @@ class _Trainer:
             result = self._loss(dev, [rows[item] for item in items])
             total, count = total + float(result.total), count + result.count
         return total / max(count, 1)
-
-    def _head_module(self) -> nn.Module:
-        assert isinstance(self.head, nn.Module)
-        return self.head
 
 
 def _inside(parameter: nn.Parameter, others: Sequence[nn.Parameter]) -> bool:

@@ -11,11 +11,11 @@ from isogloss.errors import IsoglossError
 from isogloss.stack import TextBatch
 from isogloss.tasks.examples import Example
 from isogloss.tasks.heads._coder import Coder
-from isogloss.tasks.heads.protocol import Encoded, Prediction, Routes
+from isogloss.tasks.heads.protocol import Encoded, Prediction, Routes, TaskHead
 from isogloss.tasks.task import Task
 
 
-class Head(nn.Module):
+class Head(nn.Module, TaskHead):
     """Base of the heads.
 
     Args:

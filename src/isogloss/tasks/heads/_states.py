@@ -5,16 +5,18 @@ them; for encoder-decoders the encoder runs once a text, whatever number of targ
 tensor is built.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from isogloss.modules import PromptAction
-from isogloss.stack import Stack, TextBatch
+from isogloss.stack import Stack, StackOutput, TextBatch
 from isogloss.stack.bank import Rows
 
 
-def continuation_states(stack: Stack, text: TextBatch, tokens: Tensor) -> Tensor:
-    """LM states [B, C + 1, d] of a decoder: behind the text at k = 0, behind the k-th token at k > 0.
+def continuation_states(stack: Stack, text: TextBatch, tokens: Tensor) -> StackOutput:
+    """States [B, C + 1, d] of a decoder: behind the text at k = 0, behind the k-th token at k > 0.
 
     Args:
         stack: On a decoder.
@@ -36,7 +38,7 @@ def continuation_states(stack: Stack, text: TextBatch, tokens: Tensor) -> Tensor
     used = int(mask.sum(1).max())
     output = stack.run(TextBatch(ids[:, :used], mask[:, :used], routes=text.routes))
     places = lengths.unsqueeze(1) - 1 + torch.arange(count + 1, device=tokens.device)
-    return _pick(output.lm_states, places)
+    return _states(_pick(output.text_hidden, places), output.to_head)
 
 
 def _has_prompt_after(stack: Stack) -> bool:
@@ -47,7 +49,7 @@ def _has_prompt_after(stack: Stack) -> bool:
     )
 
 
-def _assembled_continuation(stack: Stack, text: TextBatch, tokens: Tensor) -> Tensor:
+def _assembled_continuation(stack: Stack, text: TextBatch, tokens: Tensor) -> StackOutput:
     batch, count = tokens.shape
     rows = Rows(stack.slots, dict(text.routes or {}), batch)
     real = tokens >= 0
@@ -68,10 +70,18 @@ def _assembled_continuation(stack: Stack, text: TextBatch, tokens: Tensor) -> Te
         states = stack.backbone.body(
             inputs_embeds=embeddings, attention_mask=mask, use_cache=False, **stack.position_ids(mask)
         ).last_hidden_state
-        inverse = stack.inverse(rows)
-        picked = _pick(states, lengths.unsqueeze(1) - 1 + torch.arange(count + 1, device=tokens.device))
-        found: Tensor = picked if inverse is None else inverse(picked)
-        return found
+        places = lengths.unsqueeze(1) - 1 + torch.arange(count + 1, device=tokens.device)
+        return _states(_pick(states, places), stack.head_map(rows))
+
+
+def _states(states: Tensor, to_head: Callable[[Tensor, Tensor], Tensor] | None) -> StackOutput:
+    """States [B, S, d] whose head inputs are computed only where `at` asks for them."""
+    return StackOutput(states, states[:, 0], torch.ones(states.shape[:2], device=states.device), to_head=to_head)
+
+
+def last_states(output: StackOutput) -> StackOutput:
+    """The state behind each text, [B, 1, d]."""
+    return _states(output.last_hidden.unsqueeze(1), output.to_head)
 
 
 def _pick(states: Tensor, places: Tensor) -> Tensor:
@@ -79,8 +89,8 @@ def _pick(states: Tensor, places: Tensor) -> Tensor:
     return states.gather(1, places.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
 
 
-def target_states(stack: Stack, text: TextBatch, targets: Tensor) -> Tensor:
-    """LM states of an encoder-decoder that predict each token of the targets, [B * K, S, d].
+def target_states(stack: Stack, text: TextBatch, targets: Tensor) -> StackOutput:
+    """States of an encoder-decoder that predict each token of the targets, [B * K, S, d].
 
     Args:
         stack: On an encoder-decoder.
@@ -93,7 +103,7 @@ def target_states(stack: Stack, text: TextBatch, targets: Tensor) -> Tensor:
     inputs = inputs.where(inputs >= 0, torch.full_like(inputs, backbone.pad_id))
     batch = len(text.input_ids)
     if len(targets) == batch:
-        return stack.run(TextBatch(text.input_ids, text.attention_mask, inputs, routes=text.routes)).lm_states
+        return stack.run(TextBatch(text.input_ids, text.attention_mask, inputs, routes=text.routes))
     count = len(targets) // batch
     rows = Rows(stack.slots, dict(text.routes or {}), batch)
     with stack.attached(rows):
@@ -110,22 +120,21 @@ def target_states(stack: Stack, text: TextBatch, targets: Tensor) -> Tensor:
             encoder_attention_mask=assembled.attention_mask.repeat_interleave(count, 0),
             use_cache=False,
         ).last_hidden_state[:, length:]
-        inverse = stack.inverse(rows)
-        found: Tensor = decoded if inverse is None else inverse(decoded)
-        return found
+        to_head = stack.head_map(rows)
+        return _states(decoded, lambda found, row_of: to_head(found, row_of // count))
 
 
-def token_log_probabilities(stack: Stack, states: Tensor, places: Tensor, tokens: Tensor) -> Tensor:
+def token_log_probabilities(stack: Stack, states: StackOutput, places: Tensor, tokens: Tensor) -> Tensor:
     """Exact log-probabilities [N] of tokens at places; each place is normalised once.
 
     Args:
         stack: Gives the LM head.
-        states: LM states [M, d].
-        places: [N] rows of `states`.
+        states: States [B, S, d].
+        places: [N] flat positions in them.
         tokens: [N] token ids.
     """
     used, place_of = torch.unique(places, return_inverse=True)
     needed, token_of = torch.unique(tokens, return_inverse=True)
-    hidden = states.index_select(0, used)
+    hidden = states.at(used)
     logits = stack.label_logits(hidden, needed) - stack.vocabulary_logsumexp(hidden).unsqueeze(1)
     return logits[place_of, token_of]

@@ -51,7 +51,7 @@ class LinearClassification(Head):
         seed: int = 0,
     ) -> None:
         super().__init__(task, backbone, max_length=max_length)
-        self.pooling = pooling or _DEFAULT_POOLING[backbone.kind]
+        self.pooling = pooling or _usual_pooling(backbone)
         if self.pooling not in ("first", "mean", "last"):
             raise IsoglossError(f"The pooling '{pooling}' is unknown; use first, mean or last.")
         if (self.pooling == "last") != (backbone.kind == "decoder") and self.pooling != "mean":
@@ -152,3 +152,10 @@ class LinearClassification(Head):
 
 def _encoded(number: int, row: Row, labels: tuple[int, ...], language: str) -> Encoded:
     return Encoded(number, row.ids, row.types, labels=labels, language=language, lost=row.lost)
+
+
+def _usual_pooling(backbone: Backbone) -> Pooling:
+    """What the model's own configuration says (EuroBERT: over all tokens), else the usual one of its kind."""
+    if getattr(backbone.config, "classifier_pooling", None) in ("mean", "late"):
+        return "mean"
+    return _DEFAULT_POOLING[backbone.kind]

@@ -143,8 +143,8 @@ class TextToText(Head):
             states = continuation_states(stack, batch.text, targets[:, :-1])
         else:
             states = target_states(stack, batch.text, targets)
-        real = targets >= 0
-        return stack.lm_loss(states[real], targets[real]), int(real.sum())
+        real = (targets >= 0).flatten().nonzero().squeeze(1)
+        return stack.lm_loss(states.at(real), targets.flatten()[real]), len(real)
 
     def new_tokens(self, row: Encoded) -> int:
         """Most tokens that are generated for a row."""

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
-from isogloss.stack import Stack, TextBatch
+from isogloss.stack import Stack, StackOutput, TextBatch
 from isogloss.tasks.examples import Example
 from isogloss.tasks.heads._base import Head, need_labels, pad
-from isogloss.tasks.heads._states import continuation_states, target_states, token_log_probabilities
+from isogloss.tasks.heads._states import continuation_states, last_states, target_states, token_log_probabilities
 from isogloss.tasks.heads._words import WordPart, label_ids, shared_beginnings
 from isogloss.tasks.heads.protocol import Encoded, Prediction, Routes, TaskBatch
 from isogloss.tasks.task import Task
@@ -225,28 +225,27 @@ class VerbaliserHead(Head):
             return stack.lm_loss(stack.run(batch.text).lm_last, torch.tensor(gold, device=labels.device)), len(labels)
         if self.backbone.kind == "encoder":
             states, places, tokens = self._gold_masks(stack, batch)
-            return stack.lm_loss(states.index_select(0, places), tokens), len(labels)
+            return stack.lm_loss(states.at(places), tokens), len(labels)
         assert batch.targets is not None
         if self.backbone.kind == "decoder":
             states = continuation_states(stack, batch.text, batch.targets[:, :-1])
         else:
             states = target_states(stack, batch.text, batch.targets)
-        real = batch.targets >= 0
-        return stack.lm_loss(states[real], batch.targets[real]), len(labels)
+        real = (batch.targets >= 0).flatten().nonzero().squeeze(1)
+        return stack.lm_loss(states.at(real), batch.targets.flatten()[real]), len(labels)
 
     @property
     def _at_last(self) -> bool:
         return self.backbone.kind == "decoder" and self.ids.single
 
-    def _gold_masks(self, stack: Stack, batch: TaskBatch) -> tuple[Tensor, Tensor, Tensor]:
+    def _gold_masks(self, stack: Stack, batch: TaskBatch) -> tuple[StackOutput, Tensor, Tensor]:
         text = batch.forced or batch.text
         variants = [self._gold_variant(row) for row in batch.rows]
         width = text.input_ids.shape[1]
         places = [number * width + column for number, row in enumerate(variants) for column in row.positions]
         tokens = [token for row in batch.rows for token in self.ids.of(row.language)[row.labels[0]]]
         device = text.input_ids.device
-        states = stack.run(text).lm_states.flatten(0, 1)
-        return states, torch.tensor(places, device=device), torch.tensor(tokens, device=device)
+        return stack.run(text), torch.tensor(places, device=device), torch.tensor(tokens, device=device)
 
     # -- scores --------------------
 
@@ -272,9 +271,8 @@ class VerbaliserHead(Head):
 
     def _scores(self, stack: Stack, batch: TaskBatch) -> Tensor:
         if self._at_last:
-            states = stack.run(batch.text).lm_last
-            places = list(range(len(states)))
-            steps = [[[places[n]] for _ in self.ids.of(row.language)] for n, row in enumerate(batch.rows)]
+            states = last_states(stack.run(batch.text))
+            steps = [[[number] for _ in self.labels] for number in range(len(batch.rows))]
         elif self.backbone.kind == "encoder":
             states, steps = self._mask_steps(stack, batch)
         elif self.backbone.kind == "decoder":
@@ -288,7 +286,7 @@ class VerbaliserHead(Head):
             for label, word in enumerate(row)
             for place, token in zip(steps[number][label], word, strict=True)
         ]
-        device = states.device
+        device = batch.text.input_ids.device
         places_, tokens, owners = (torch.tensor(column, device=device) for column in zip(*pairs, strict=True))
         found = token_log_probabilities(stack, states, places_, tokens)
         total = found.new_zeros(len(words) * len(self.labels)).index_add(0, owners, found).view(len(words), -1)
@@ -296,7 +294,7 @@ class VerbaliserHead(Head):
             total = total / torch.tensor([[len(word) for word in row] for row in words], device=device)
         return total
 
-    def _mask_steps(self, stack: Stack, batch: TaskBatch) -> tuple[Tensor, list[list[list[int]]]]:
+    def _mask_steps(self, stack: Stack, batch: TaskBatch) -> tuple[StackOutput, list[list[list[int]]]]:
         width = batch.text.input_ids.shape[1]
         steps, line = [], 0
         for row in batch.rows:
@@ -306,9 +304,9 @@ class VerbaliserHead(Head):
             }
             steps.append([columns[len(word)] for word in self.ids.of(row.language)])
             line += len(row.alternatives)
-        return stack.run(batch.text).lm_states.flatten(0, 1), steps
+        return stack.run(batch.text), steps
 
-    def _continuation_steps(self, stack: Stack, batch: TaskBatch) -> tuple[Tensor, list[list[list[int]]]]:
+    def _continuation_steps(self, stack: Stack, batch: TaskBatch) -> tuple[StackOutput, list[list[list[int]]]]:
         stems: list[tuple[int, ...]] = []
         source: list[int] = []
         lines: list[list[int]] = []
@@ -327,7 +325,7 @@ class VerbaliserHead(Head):
             else {name: route[index] for name, route in batch.text.routes.items()},
         )
         states = continuation_states(stack, text, pad(stems, -1).to(device))
-        width = states.shape[1]
+        width = states.text_hidden.shape[1]
         steps = [
             [
                 [line * width + step for step in range(len(word))]
@@ -335,15 +333,15 @@ class VerbaliserHead(Head):
             ]
             for number, row in enumerate(batch.rows)
         ]
-        return states.flatten(0, 1), _share_first(steps)
+        return states, _share_first(steps)
 
-    def _target_steps(self, stack: Stack, batch: TaskBatch) -> tuple[Tensor, list[list[list[int]]]]:
+    def _target_steps(self, stack: Stack, batch: TaskBatch) -> tuple[StackOutput, list[list[list[int]]]]:
         words = [self._target(word) for row in batch.rows for word in self.ids.of(row.language)]
         states = target_states(stack, batch.text, pad(words, -1).to(batch.text.input_ids.device))
-        width, count = states.shape[1], len(self.labels)
+        width, count = states.text_hidden.shape[1], len(self.labels)
         lines = [[line * width + step for step in range(len(word))] for line, word in enumerate(words)]
         steps = [lines[number * count : (number + 1) * count] for number in range(len(batch.rows))]
-        return states.flatten(0, 1), _share_first(steps)
+        return states, _share_first(steps)
 
     def decode(
         self, examples: Sequence[Example], rows: Sequence[Encoded], predictions: Sequence[Prediction]

@@ -1,0 +1,145 @@
+"""Checks that need no model, done before long work, and small readings of option values."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isogloss.errors import IsoglossError
+
+if TYPE_CHECKING:
+    from isogloss.backbones import Backbone
+    from isogloss.languages import Language
+
+
+def split_list(values: Iterable[str] | str | None) -> list[str]:
+    """Items of options that may be repeated and may hold several items separated by commas, each once."""
+    texts = [values] if isinstance(values, str) else list(values or ())
+    items = [item.strip() for text in texts for item in text.split(",")]
+    return list(dict.fromkeys(item for item in items if item))
+
+
+def pairs(values: Sequence[str] | None, option: str) -> dict[str, str]:
+    """Reads `key=value` options.
+
+    Raises:
+        IsoglossError: One has no `=`.
+    """
+    found = {}
+    for text in values or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip() or not value.strip():
+            raise IsoglossError(f"{option} {text}: expected NAME=VALUE, such as {option} text=sentence.")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def json_pairs(values: Sequence[str] | None, option: str) -> dict[str, Any]:
+    """Reads `key=value` options whose values are JSON, or else plain text."""
+    found: dict[str, Any] = {}
+    for key, text in pairs(values, option).items():
+        try:
+            found[key] = json.loads(text)
+        except ValueError:
+            found[key] = text
+    return found
+
+
+def one_of(value: str, option: str, choices: Sequence[str]) -> str:
+    """Returns a value that is among the choices.
+
+    Raises:
+        IsoglossError: It is not.
+    """
+    if value not in choices:
+        raise IsoglossError(f"{option} {value}: expected {' or '.join(choices)}.")
+    return value
+
+
+def language(text: str, option: str) -> "Language":
+    """Finds the language that an option names.
+
+    Raises:
+        IsoglossError: Names the option, and the nearest languages.
+    """
+    from isogloss.languages import resolve
+
+    try:
+        return resolve(text)
+    except IsoglossError as problem:
+        raise IsoglossError(f"{option} {text}: {problem}") from problem
+
+
+def free_output(out: Path, overwrite: bool) -> Path:
+    """Returns `--out` if training may write there.
+
+    Raises:
+        IsoglossError: It is occupied, or its place cannot be written to.
+    """
+    from isogloss.training.outputs import claim_output
+
+    target = claim_output(out, overwrite=overwrite)
+    place = target.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise IsoglossError(f"--out {out}: '{place}' is a file, so no folder can be made in it; choose another place.")
+    if not os.access(place, os.W_OK):
+        raise IsoglossError(f"--out {out}: '{place}' cannot be written to; choose another place.")
+    return target
+
+
+def check_device(device: str | None, threads: int | None) -> None:
+    """Sets the number of threads and refuses a device that is not there.
+
+    Raises:
+        IsoglossError: The device is unknown or absent.
+    """
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if device is None:
+        return
+    try:
+        torch.empty(0, device=torch.device(device))
+    except (RuntimeError, AssertionError, NotImplementedError) as problem:
+        there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        raise IsoglossError(f"--device {device}: there is no such device here; use {' or '.join(there)}.") from problem
+
+
+def open_backbone(name: str, dtype: str | None, device: str | None) -> "Backbone":
+    """Loads the backbone of a command."""
+    from isogloss.backbones import load_backbone
+
+    return load_backbone(name, dtype=dtype, device=device)
+
+
+def check_backbone_name(name: str) -> None:
+    """Refuses at once a backbone that is plainly not there.
+
+    Raises:
+        IsoglossError: An unknown bundled name, or a path that does not exist.
+    """
+    from isogloss.backbones.bundled import bundled_folder
+
+    if name.startswith("bundled:"):
+        bundled_folder(name)
+    elif name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+        raise IsoglossError(f"--backbone {name}: there is no such folder; see `isogloss backbones`.")
+
+
+def language_name(code: str) -> str:
+    """English name of a language by its code; the code itself when it is unknown."""
+    from isogloss.languages import resolve
+
+    try:
+        return resolve(code).name
+    except IsoglossError:
+        return code
+
+
+def metric_names(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Every metric of a table of scores, in order of appearance, without the count."""
+    return list(dict.fromkeys(name for found in scores.values() for name in found if name != "n"))

@@ -1,0 +1,153 @@
+"""`isogloss evaluate`: a task module's scores on many languages."""
+
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from isogloss.cli import _options as o
+from isogloss.cli._console import counted, number, print_json, print_table, print_text, say
+from isogloss.cli._inputs import (
+    check_backbone_name,
+    check_device,
+    language,
+    language_name,
+    metric_names,
+    one_of,
+    open_backbone,
+    pairs,
+    split_list,
+)
+from isogloss.cli._parts import Parts, read_parts
+from isogloss.errors import IsoglossError
+
+
+def evaluate(
+    data: o.Data,
+    modules: o.ModuleFolders,
+    targets: Annotated[
+        list[str],
+        typer.Option("--targets", "-l", metavar="L[,L...]|all", help="Languages by commas, or all that the data have."),
+    ],
+    more_modules: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODULE]...", help="More module folders.")
+    ] = None,
+    backbone: o.BackboneOfModule = None,
+    task: Annotated[str | None, typer.Option("--task", "-t", help="Checked against the task module's.")] = None,
+    split: Annotated[str, typer.Option("--split", help="Split to score.")] = "test",
+    missing: o.Missing = "error",
+    field: o.Fields = None,
+    bad_rows: o.BadRows = "error",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many rows of a language.")] = None,
+    tokens_per_batch: Annotated[
+        int, typer.Option("--tokens-per-batch", min=1, help="Most tokens of a batch, padding included.")
+    ] = 4096,
+    dtype: o.Dtype = None,
+    device: o.Device = None,
+    threads: o.Threads = None,
+    json: o.Json = False,
+) -> None:
+    """Score a task module on target languages, swapping in the language module of each.
+
+    Example: isogloss evaluate --data bundled:parallel --targets sk,cs --modules modules/topic,modules/sk,modules/cs
+    """
+    one_of(missing, "--missing", ("error", "none"))
+    one_of(bad_rows, "--bad-rows", ("error", "skip"))
+    parts = read_parts([*modules, *(more_modules or ())], task=task, fields=pairs(field, "--field"))
+    codes = _targets(data, split_list(targets), split)
+    _check_readable(data, codes, split, parts, bad_rows)
+    parts.check_languages(codes, missing)
+    name = backbone or parts.backbone
+    check_backbone_name(name)
+    check_device(device, threads)
+
+    from isogloss.training.evaluation import evaluate as call
+
+    loaded = open_backbone(name, dtype, device)
+    task_module, languages = parts.load(loaded)
+    say(f"{parts.task.name} on {counted(len(codes), 'language')} with {loaded.name} ({loaded.kind}) on {loaded.device}")
+    result = call(
+        loaded,
+        task_module,
+        languages,
+        data,
+        codes,
+        split=split,
+        missing=missing,  # type: ignore[arg-type]
+        limit=limit,
+        bad_rows=bad_rows,
+        tokens_per_batch=tokens_per_batch,
+    )
+    result = {**result, "backbone": loaded.name, "data": data, "language_modules": sorted(languages)}
+    if json:
+        print_json(result)
+        return
+    show(result, primary=parts.task.primary)
+
+
+def show(result: Mapping[str, Any], *, primary: str) -> None:
+    """Prints the table of an evaluation."""
+    scores: Mapping[str, Mapping[str, float]] = result["scores"]
+    names = sorted(metric_names(scores), key=lambda name: name != primary)
+    own = set(result["language_modules"])
+    source = set(result["source"])
+    rows = []
+    for code, found in scores.items():
+        role = "source" if code in source else "target"
+        part = "own module" if code in own else "no module"
+        rows.append(
+            (language_name(code), code, role, part, *(number(found.get(name)) for name in names), int(found["n"]))
+        )
+    # A column that says the same everywhere is said once, below.
+    mixed = len({row[3] for row in rows}) > 1
+    if not mixed:
+        rows = [(*row[:3], *row[4:]) for row in rows]
+    heads = ["language", "code", "role", *(["language part"] if mixed else []), *names, "n"]
+    mean = [number(result["mean"].get(name)) for name in names]
+    # Without a target that is no source, the mean is over the sources.
+    label = f"mean of {counted(len(result['mean_over']), 'target' if set(result['mean_over']) - source else 'source')}"
+    footer = [label, *[""] * (len(heads) - len(names) - 2), *mean, ""]
+    print_table(
+        heads,
+        rows,
+        title=f"{result['task']}, {result['split']} split of {result['data']}, in percent",
+        right=range(len(heads) - len(names) - 1, len(heads)),
+        keep=(1,),
+        footer=footer,
+    )
+    if result.get("dropped"):
+        for code, reasons in result["dropped"].items():
+            print(f"note: {code}: left out {dict(reasons)}", file=sys.stderr)
+    if source and not source & set(scores):
+        learned = ", ".join(language_name(code) for code in result["source"])
+        print_text(f"Learned from {learned}; no target language was seen with labels.")
+    if own and not mixed and set(scores) <= own:
+        print_text("Every language with its own language module.")
+
+
+def _targets(data: str, names: list[str], split: str) -> list[str]:
+    from isogloss.tasks import available, canonical_split, splits
+
+    if names != ["all"]:
+        if not names:
+            raise IsoglossError("--targets is empty; name languages, or all.")
+        return list(dict.fromkeys(language(name, "--targets").code for name in names))
+    found: list[str] = []
+    lacking: list[str] = []
+    for code, folder in available(data).items():
+        there = split in splits(data, folder) or canonical_split(split) in map(canonical_split, splits(data, folder))
+        (found if there else lacking).append(code)
+    if not found:
+        raise IsoglossError(f"--split {split}: no language of {data} has such a split.")
+    if lacking:
+        say(f"note: without a {split} split, so left out: {', '.join(lacking)}")
+    return found
+
+
+def _check_readable(data: str, codes: list[str], split: str, parts: Parts, bad_rows: str) -> None:
+    """Reads the first row of every target, so that a missing language or split shows before the model is loaded."""
+    from isogloss.tasks import read
+
+    for code in codes:
+        read(data, code, split, parts.task, limit=1, bad_rows=bad_rows)  # type: ignore[arg-type]

@@ -1,0 +1,213 @@
+"""`isogloss modules`: list, show, import, export, push and pull saved modules."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from isogloss.cli import _options as o
+from isogloss.cli._console import number, print_facts, print_json, print_table, print_text, say
+from isogloss.cli._hub import pull_folder, push_folder
+from isogloss.cli._inputs import check_backbone_name, check_device, free_output, language_name, open_backbone
+from isogloss.cli._inputs import language as resolve
+
+if TYPE_CHECKING:
+    from isogloss.formats import SavedModule
+
+app = typer.Typer(
+    help="List, show, import, export and share saved modules.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+_Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a saved module.")]
+
+
+@app.command("list")
+def list_(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Searched with all folders in it.")] = Path(),
+    json: o.Json = False,
+) -> None:
+    """List the saved modules under a folder."""
+    from isogloss.formats import list_modules
+
+    problems: list[str] = []
+    found = list_modules(folder, problems=problems)
+    for problem in problems:
+        say(f"note: {problem}")
+    if json:
+        print_json({"modules": [_facts(saved) for saved in found], "problems": problems})
+    elif not found:
+        print_text(f"No saved module under '{folder}'; `isogloss train` makes them.")
+    else:
+        print_table(
+            ("folder", "role", "for", "module", "parameters", "backbone"),
+            [
+                (
+                    saved.folder.relative_to(folder),
+                    saved.info.role,
+                    _purpose(saved),
+                    _spec(saved),
+                    saved.parameters,
+                    saved.info.backbone,
+                )
+                for saved in found
+            ],
+            right=(4,),
+            keep=(2,),
+        )
+
+
+@app.command("show")
+def show(folder: _Folder, json: o.Json = False) -> None:
+    """Show what a saved module is, how it was trained and how well it does."""
+    from isogloss.formats import read_info
+
+    saved = read_info(folder)
+    if json:
+        print_json(_facts(saved))
+        return
+    info = saved.info
+    training = {key: value for key, value in info.training.items() if value not in (None, "", [], {})}
+    print_facts(
+        [
+            ("folder", saved.folder),
+            ("role", info.role),
+            ("for", _purpose(saved)),
+            ("learned from", ", ".join(language_name(code) for code in training.get("source", []))),
+            ("module", _spec(saved)),
+            ("parameters", saved.parameters),
+            ("backbone", info.backbone),
+            ("fingerprint", info.fingerprint),
+            ("head", info.head.get("head")),
+            ("labels", ", ".join(map(str, (info.head.get("task") or {}).get("labels") or ()))),
+            *((f"scores, {name}", _one_line(value)) for name, value in info.scores.items()),
+            *((f"training, {name}", _one_line(value)) for name, value in training.items() if name != "source"),
+            ("made by isogloss", saved.version),
+        ]
+    )
+
+
+@app.command("import")
+def import_(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="AdapterHub or PEFT folder, or an S1 prompt.")],
+    backbone: o.Backbone,
+    out: o.Out,
+    language: Annotated[str | None, typer.Option("--language", "-l", help="It is the module of this language.")] = None,
+    task: Annotated[str | None, typer.Option("--task", "-t", help="It is a module of this task.")] = None,
+    dtype: o.Dtype = None,
+    device: o.Device = None,
+    overwrite: o.Overwrite = False,
+    json: o.Json = False,
+) -> None:
+    """Import a module of AdapterHub, PEFT or the S1 authors, and save it as ours."""
+    target = free_output(out, overwrite)
+    code = resolve(language, "--language").code if language else None
+    check_backbone_name(backbone)
+    check_device(device, None)
+
+    from isogloss.formats import import_module, read_info, save_module
+
+    module = import_module(folder, open_backbone(backbone, dtype, device), language=code, task=task)
+    _report(read_info(save_module(module, target, overwrite=overwrite)), "imported", json)
+
+
+@app.command("export")
+def export(
+    folder: _Folder,
+    out: o.Out,
+    format: Annotated[str, typer.Option("--format", help="peft (prompts and LoRA).")] = "peft",
+    backbone: o.BackboneOfModule = None,
+    dtype: o.Dtype = None,
+    device: o.Device = None,
+    overwrite: o.Overwrite = False,
+    json: o.Json = False,
+) -> None:
+    """Write a saved module in the format of another library."""
+    from isogloss.formats import export_module, load_module, read_info
+
+    saved = read_info(folder)
+    target = free_output(out, overwrite)
+    name = backbone or saved.info.backbone
+    check_backbone_name(name)
+    check_device(device, None)
+    loaded = open_backbone(name, dtype, device)
+    made = export_module(load_module(folder, loaded), target, format, backbone=loaded, overwrite=overwrite)
+    if json:
+        print_json({"folder": str(made), "format": format, "files": sorted(item.name for item in made.iterdir())})
+    else:
+        print_text(f"Exported {_spec(saved)} for {_purpose(saved)} to '{made}' ({format}).")
+
+
+@app.command("push")
+def push(
+    folder: _Folder,
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Model repository on the Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    json: o.Json = False,
+) -> None:
+    """Put a saved module on the Hugging Face Hub (log in once with `hf auth login`)."""
+    from isogloss.formats import read_info
+
+    saved = read_info(folder)
+    address = push_folder(saved.folder, repository, private=private)
+    if json:
+        print_json({"module": str(saved.folder), "repository": repository, "url": address})
+    else:
+        print_text(f"Pushed '{saved.folder}' to {address}.")
+
+
+@app.command("pull")
+def pull(
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Model repository on the Hub.")],
+    out: o.Out,
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit.")] = None,
+    overwrite: o.Overwrite = False,
+    json: o.Json = False,
+) -> None:
+    """Fetch a saved module from the Hugging Face Hub."""
+    from isogloss.formats import read_info
+
+    target = free_output(out, overwrite)
+    pull_folder(repository, target, revision=revision, overwrite=overwrite)
+    _report(read_info(target), "pulled", json)
+
+
+def _report(saved: "SavedModule", done: str, json: bool) -> None:
+    if json:
+        print_json({"module": str(saved.folder), **_facts(saved)})
+    else:
+        print_text(f"{done.capitalize()} {_spec(saved)} for {_purpose(saved)} into '{saved.folder}'.")
+
+
+def _facts(saved: "SavedModule") -> dict[str, Any]:
+    return {
+        "folder": str(saved.folder),
+        "method": saved.method,
+        "spec": _spec(saved),
+        **vars(saved.info),
+        "parameters": saved.parameters,
+        "isogloss": saved.version,
+        "digest": saved.digest,
+    }
+
+
+def _spec(saved: "SavedModule") -> str:
+    from isogloss.modules import format_module
+
+    return format_module(saved.config)
+
+
+def _purpose(saved: "SavedModule") -> str:
+    info = saved.info
+    if info.role == "language":
+        return f"{language_name(info.language)} ({info.language})" if info.language else "a language not named"
+    return info.task or "a task not named"
+
+
+def _one_line(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_one_line(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_one_line, value))
+    return number(value, 4).rstrip("0").rstrip(".") if isinstance(value, float) and abs(value) >= 0.01 else str(value)

@@ -1,0 +1,269 @@
+"""`isogloss train task`: a task module from labelled text of one or several source languages."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from isogloss.cli import _options as o
+from isogloss.cli._console import counted, number, print_facts, print_json, say
+from isogloss.cli._inputs import (
+    check_backbone_name,
+    check_device,
+    free_output,
+    json_pairs,
+    language,
+    language_name,
+    one_of,
+    open_backbone,
+    pairs,
+    split_list,
+)
+from isogloss.errors import IsoglossError
+
+if TYPE_CHECKING:
+    from isogloss.tasks import Example, Task
+
+
+def train_task(
+    backbone: o.Backbone,
+    task: Annotated[
+        str,
+        typer.Option(
+            "--task",
+            "-t",
+            help="topic nli paraphrase ner pos qa claims sentiment choice, or classification "
+            "pair-classification tagging for data of your own.",
+        ),
+    ],
+    data: o.Data,
+    source: Annotated[
+        list[str], typer.Option("--source", "-s", metavar="L[,L...]", help="Language to learn from; several by commas.")
+    ],
+    out: o.Out,
+    module: Annotated[
+        str, typer.Option("--module", "-m", help="adapter:16, prompt:50, lora:8 ..., or none (head only).")
+    ] = "adapter:16",
+    language_module: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--language-module", metavar="DIR", help="Trained language module of a source language. Repeatable."
+        ),
+    ] = None,
+    train: Annotated[str, typer.Option("--train", help="modules, or all (the backbone learns too).")] = "modules",
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps (or --epochs).")] = None,
+    epochs: Annotated[float | None, typer.Option("--epochs", min=0.01, help="Passes over the data [20].")] = None,
+    batch_size: o.BatchSize = 16,
+    tokens_per_batch: Annotated[
+        int | None, typer.Option("--tokens-per-batch", min=1, help="Most tokens of a batch, padding included.")
+    ] = None,
+    accumulation: Annotated[int, typer.Option("--accumulation", min=1, help="Batches of one step.")] = 1,
+    optimiser: o.Optimiser = None,
+    lr: o.LearningRate = None,
+    head_lr: Annotated[
+        float | None, typer.Option("--head-lr", help="Learning rate of the head [--lr, at least 1e-3].")
+    ] = None,
+    weight_decay: o.WeightDecay = None,
+    schedule: o.Schedule = None,
+    warmup: o.Warmup = None,
+    head: Annotated[
+        str | None, typer.Option("--head", help="linear, span, verbaliser or text [what suits the backbone].")
+    ] = None,
+    head_option: Annotated[
+        list[str] | None,
+        typer.Option("--head-option", metavar="NAME=VALUE", help="Of the head, such as pooling=mean. Repeatable."),
+    ] = None,
+    max_length: Annotated[int | None, typer.Option("--max-length", min=1, help="Most tokens of a text.")] = None,
+    shots: Annotated[int | None, typer.Option("--shots", min=1, help="Few-shot: examples of each class.")] = None,
+    select: Annotated[
+        str, typer.Option("--select", help="Best weights on source dev data: metric, loss, or last (no choice).")
+    ] = "metric",
+    patience: Annotated[
+        int | None, typer.Option("--patience", min=1, help="Stop after so many evaluations without a gain.")
+    ] = None,
+    split_train: Annotated[str, typer.Option("--split-train", help="Split to learn from.")] = "train",
+    split_dev: Annotated[
+        str, typer.Option("--split-dev", help="Split to choose the best weights on; none for no choice.")
+    ] = "dev",
+    labels: Annotated[
+        list[str] | None,
+        typer.Option("--labels", metavar="A,B,...", help="Label set in class order, by commas [from the data]."),
+    ] = None,
+    field: o.Fields = None,
+    bad_rows: o.BadRows = "error",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use at most this many rows of a split.")] = None,
+    prompt_fusion: Annotated[
+        str, typer.Option("--prompt-fusion", help="Language and task prompts: concatenate or average.")
+    ] = "concatenate",
+    precision: o.Precision = "fp32",
+    seed: o.Seed = 42,
+    dtype: o.Dtype = None,
+    device: o.Device = None,
+    threads: o.Threads = None,
+    tracker: o.Tracker = None,
+    overwrite: o.Overwrite = False,
+    json: o.Json = False,
+) -> None:
+    """Train a task module on labelled text of the source language, over its frozen language module if given.
+
+    Example: isogloss train task --backbone bundled:encoder --task topic --data bundled:parallel --source en
+    --language-module modules/en --module adapter:16 --out modules/topic
+    """
+    from isogloss.modules import create_module, parse_module
+    from isogloss.tasks import get_task
+
+    config = parse_module(module)
+    asked = get_task(task, pairs(field, "--field"), split_list(labels) or None)
+    one_of(train, "--train", ("modules", "all"))
+    one_of(select, "--select", ("metric", "loss", "last"))
+    one_of(prompt_fusion, "--prompt-fusion", ("concatenate", "average"))
+    one_of(bad_rows, "--bad-rows", ("error", "skip"))
+    if asked.kind == "retrieval":
+        raise IsoglossError(f"--task {task}: it compares sentence vectors and trains nothing, so there is no module.")
+    if steps and epochs:
+        raise IsoglossError("--steps and --epochs are both given; give one of them.")
+    target = free_output(out, overwrite)
+    check_backbone_name(backbone)
+    check_device(device, threads)
+    folders = split_list(language_module)
+    examples = read_sources(data, split_list(source), split_train, asked, bad_rows, limit)
+    sources = list(dict.fromkeys(example.language for example in examples))
+    _check_language_modules(folders, sources)
+    dev = _read_dev(data, split_list(source), split_dev, asked.with_labels_from(examples), bad_rows, limit)
+
+    from isogloss.tasks.heads import make_head
+    from isogloss.training.evaluation import load_parts
+    from isogloss.training.progress import Progress
+    from isogloss.training.task_stage import TaskStage
+    from isogloss.training.task_stage import train_task as call
+
+    options = json_pairs(head_option, "--head-option")
+    if max_length is not None:
+        options["max_length"] = max_length
+    stage = TaskStage(
+        steps=steps,
+        epochs=epochs,
+        batch_size=batch_size,
+        tokens_per_batch=tokens_per_batch,
+        accumulation=accumulation,
+        optimiser=optimiser,
+        learning_rate=lr,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        warmup=warmup,
+        head_learning_rate=head_lr,
+        head=head,
+        head_options=options,
+        train=train,  # type: ignore[arg-type]
+        shots=shots,
+        select=select,  # type: ignore[arg-type]
+        patience=patience,
+        precision=precision,
+        seed=seed,
+        prompt_fusion=prompt_fusion,  # type: ignore[arg-type]
+        tracker=tracker,
+    )
+    # What is trained must be in fp32, whatever a GPU's backbone is usually kept in.
+    loaded = open_backbone(backbone, dtype or ("fp32" if train == "all" else None), device)
+    other, by_language = load_parts(folders, loaded)
+    if other is not None:
+        raise IsoglossError(f"--language-module: '{other.info.label}' is a task module; give language modules.")
+    asked = asked.with_labels_from(examples)
+    trial = create_module(
+        config, loaded, seed=seed, **({"labels": asked.labels or ()} if config.method == "prompt" else {})
+    )
+    weights = sum(p.numel() for p in trial.parameters() if p.requires_grad)
+    in_head = sum(p.numel() for p in make_head(head, asked, loaded, **options).parameters() if p.requires_grad)
+    whole = sum(parameter.numel() for parameter in loaded.model.parameters())
+    trained = weights + in_head + (whole if train == "all" else 0)
+    frozen = 0 if train == "all" else whole
+    say(
+        f"{module} for {asked.name} on {loaded.name} ({loaded.kind}), from {', '.join(map(language_name, sources))}"
+        f"{' over language modules' if folders else ''}: {trained:,} parameters trained"
+        f"{f' ({in_head:,} in the head)' if in_head else ''}, {frozen:,} frozen, {counted(len(examples), 'example')}, "
+        f"{counted(steps, 'step') if steps else counted(epochs or 20, 'epoch')} on {loaded.device}"
+    )
+    result = call(
+        loaded,
+        asked,
+        examples,
+        dev,
+        config,
+        stage,
+        target,
+        language_modules=list(by_language.values()),
+        data_name=data,
+        overwrite=overwrite,
+        progress=Progress(f"task {asked.name}"),
+    )
+    if json:
+        print_json(result)
+        return
+    _show(result, asked, sources, bool(dev))
+
+
+def _show(result: dict[str, Any], task: "Task", sources: Sequence[str], has_dev: bool) -> None:
+    metrics = result["metrics"]
+    scored = ", ".join(f"{name} {number(value)}" for name, value in metrics.items() if name != "n")
+    print_facts(
+        [
+            ("module", result["module"]),
+            ("does", f"{task.name} ({result['notation']}), learned from {', '.join(map(language_name, sources))}"),
+            ("parameters", result["parameters"]),
+            ("steps", f"{result['steps']:,} in {result['seconds']} s"),
+            ("source dev data", f"{scored} (n={int(metrics['n']):,})" if has_dev else "none read"),
+        ]
+    )
+
+
+def read_sources(
+    data: str, names: Sequence[str], split: str, task: "Task", bad_rows: str, limit: int | None
+) -> list["Example"]:
+    """One split of several languages, one after the other."""
+    from isogloss.tasks import read
+
+    examples: list[Example] = []
+    for name in names:
+        _known(data, name)
+        examples += read(data, name, split, task, bad_rows=bad_rows, limit=limit).examples  # type: ignore[arg-type]
+    return examples
+
+
+def _known(data: str, name: str) -> None:
+    """Refuses a source that is neither a language nor the exact name of a folder."""
+    if not (Path(data) / name).is_dir():
+        language(name, "--source")
+
+
+def _read_dev(
+    data: str, names: Sequence[str], split: str, task: "Task", bad_rows: str, limit: int | None
+) -> list["Example"]:
+    """Source dev data; data sets without any are trained on without choosing the best weights."""
+    from isogloss.tasks import canonical_split, splits
+
+    if split == "none":
+        return []
+    lacking = [name for name in names if canonical_split(split) not in map(canonical_split, splits(data, name))]
+    if lacking and split == "dev":
+        say(f"note: {data} has no dev split for {', '.join(lacking)}, so the last weights are kept")
+        names = [name for name in names if name not in lacking]
+    return read_sources(data, names, split, task, bad_rows, limit)
+
+
+def _check_language_modules(folders: Sequence[str], sources: Sequence[str]) -> None:
+    """Refuses, before a model is loaded, modules that are not those of the source languages."""
+    from isogloss.formats import read_info
+
+    codes = []
+    for folder in folders:
+        info = read_info(folder).info
+        if info.role != "language" or not info.language:
+            raise IsoglossError(f"--language-module {folder}: this is a task module; give a language module.")
+        codes.append(info.language)
+    lacking = [code for code in sources if code not in codes]
+    if folders and lacking:
+        raise IsoglossError(
+            f"--language-module: none of those given is for the source {', '.join(lacking)} "
+            f"(they are for {', '.join(codes)}); give one for every source language, or none at all."
+        )

@@ -1,0 +1,25 @@
+// Headings become buttons that sort; without JavaScript the tables stay as they were written.
+for (const table of document.querySelectorAll("table.sortable")) {
+  const headings = [...table.tHead.rows[0].cells];
+  headings.forEach((heading, place) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = heading.textContent;
+    heading.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const numeric = heading.classList.contains("number");
+      const before = heading.getAttribute("aria-sort");
+      // Scores are first wanted from the best, names from A.
+      const order = before ? (before === "ascending" ? "descending" : "ascending") : numeric ? "descending" : "ascending";
+      headings.forEach((other) => other.removeAttribute("aria-sort"));
+      heading.setAttribute("aria-sort", order);
+      const sign = order === "ascending" ? 1 : -1;
+      const rows = [...table.tBodies[0].rows].map((row) => [row.cells[place].dataset.sort, row]);
+      rows.sort(([a], [b]) => {
+        if (a === "" || b === "") return (a === "") - (b === "");
+        return sign * (numeric ? Number(a) - Number(b) : a.localeCompare(b));
+      });
+      table.tBodies[0].append(...rows.map(([, row]) => row));
+    });
+  });
+}
