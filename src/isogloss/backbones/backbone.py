@@ -1,5 +1,6 @@
 """The backbone: a frozen multilingual model with its tokenizer, sites and LM head in pieces."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,7 +153,7 @@ class Backbone:
         model_type = self.config.model_type
         scales = getattr(self.config, "scale_decoder_outputs", False) if model_type == "t5" else False
         if scales or (model_type == "umt5" and self.config.tie_word_embeddings):
-            return hidden * float(self.hidden_size) ** -0.5
+            return hidden / math.sqrt(self.hidden_size)
         return hidden
 
     def freeze(self) -> None:

@@ -72,9 +72,8 @@ class StackOutput:
     def lm_states(self) -> Tensor:
         """Head inputs at every position: [B, S, d] of the decoder of an encoder-decoder, else [B, T, d] of the text."""
         width = self._states.shape[1]
-        return self.at(torch.arange(self._states.shape[0] * width, device=self._states.device)).unflatten(
-            0, (-1, width)
-        )
+        everywhere = torch.arange(self._states.shape[0] * width, device=self._states.device)
+        return self.at(everywhere).view(self._states.shape)
 
     @cached_property
     def lm_last(self) -> Tensor:
