@@ -259,11 +259,13 @@ def test_paired_bootstrap_knows_that_translations_are_one_sentence() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 def test_sorting_in_a_browser(tmp_path: Path) -> None:
-    click = "<script>onerror=(e)=>document.title='ERROR '+e;document.querySelectorAll('thead button')[1].click()</script>"
+    click = (
+        "<script>onerror=(e)=>document.title='WRONG: '+e;document.querySelectorAll('thead button')[1].click()</script>"
+    )
     (tmp_path / "page.html").write_text(render_page(page()).replace("</body>", click + "</body>"), encoding="utf-8")
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
     command = ["chromium", *options, (tmp_path / "page.html").as_uri()]
     drawn = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     body = drawn[drawn.index("<tbody>") : drawn.index("</tbody>")]
     assert re.findall(r'<td class="number" data-sort="([^"]*)">(?:31|12\.3|7\.2)', body) == ["31", "12.345678", "7.25"]
-    assert 'aria-sort="descending"' in drawn and "ERROR" not in drawn
+    assert 'aria-sort="descending"' in drawn and "<title>WRONG" not in drawn

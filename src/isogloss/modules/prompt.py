@@ -28,8 +28,9 @@ class PromptConfig(ModuleConfig):
     Attributes:
         length: L, number of vectors.
         init: `text` (its embeddings repeated to fill), `vocabulary` (sampled tokens), `labels` (label names, then sampled
-            tokens), `normal` (the spread of the embedding matrix), `uniform` (-0.5 to 0.5).
+            tokens), `normal` (the spread of the embedding matrix), `uniform` (-0.5 to 0.5), `prompt` (a saved prompt's vectors).
         text: For init=text. Tokenised with its end token, as the S1 authors did.
+        source: For init=prompt. Folder of the saved prompt; its vectors are repeated or cut to `length`.
         placement: before the text, after-bos, or after it (in front of EOS).
         fixed: The first k vectors stay as initialised.
         side: encoder or decoder; "" means where the text goes in.
@@ -44,6 +45,7 @@ class PromptConfig(ModuleConfig):
     length: int = 50
     init: str = "vocabulary"
     text: str = ""
+    source: str = ""
     placement: Placement = "before"
     fixed: int = 0
     side: str = ""
@@ -64,6 +66,12 @@ class PromptConfig(ModuleConfig):
         if self.init == "text" and not self.text:
             raise IsoglossError(
                 "The prompt init 'text' needs the text itself, for example prompt:50,init=text,text=\"...\"."
+            )
+        if self.source and self.init == "vocabulary":
+            object.__setattr__(self, "init", "prompt")
+        if self.init == "prompt" and not self.source:
+            raise IsoglossError(
+                "The prompt init 'prompt' needs the folder of a saved prompt, for example prompt:50,source=DIR."
             )
         if self.placement not in _PLACEMENTS:
             raise IsoglossError(

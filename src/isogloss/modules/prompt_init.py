@@ -8,7 +8,7 @@ from torch import Tensor
 from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
 
-INITIALISATIONS = ("text", "vocabulary", "labels", "normal", "uniform")
+INITIALISATIONS = ("text", "vocabulary", "labels", "normal", "uniform", "prompt")
 
 # Lester et al. sample from the 5,000 most common tokens; sorted vocabularies put common tokens first.
 _COMMON = 5000
@@ -33,6 +33,8 @@ def initial_vectors(
     Raises:
         IsoglossError: The init needs a tokenizer or labels and there are none.
     """
+    if init == "prompt":
+        raise IsoglossError("The prompt init 'prompt' needs the vectors of a saved prompt; give them as `vectors`.")
     width = backbone.hidden_size
     if init == "uniform":
         return torch.empty(length, width).uniform_(-0.5, 0.5, generator=generator)

@@ -83,7 +83,7 @@ def language_notes(results: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def next_commands(results: Mapping[str, Any], out: str) -> list[tuple[str, str]]:
+def next_commands(results: Mapping[str, Any], out: str) -> list[list[str]]:
     """Commands to try next, with what they do; the paths in them exist."""
     backbone, languages = results["backbone"]["name"], results["languages"]
     cell = next((name for name in ("LA+TA", "LP+TA", "TA") if name in results["cells"]), next(iter(results["cells"])))
@@ -103,20 +103,20 @@ def next_commands(results: Mapping[str, Any], out: str) -> list[tuple[str, str]]
         (m["spec"] for m in results["language_modules"] if m["method"] == chosen["language_module"]), "adapter:16"
     )
     return [
-        (
+        [
             f"isogloss evaluate --backbone {backbone} --task topic --data {results['data']} --targets {code} --modules {modules}",
             f"Score the {cell} cell on {name} again.",
-        ),
-        (
+        ],
+        [
             f"isogloss predict --backbone {backbone} --modules {modules} --language {code} YOUR-{name.upper().replace(' ', '-')}.txt",
             f"Topics of your own {name} sentences, one a line.",
-        ),
-        (
+        ],
+        [
             f"isogloss train language --backbone {backbone} --language LANGUAGE --text YOUR-TEXT.txt --module {spec} --out my-language",
             "A module for a language of your own, from raw text; add it to --modules above.",
-        ),
-        (
+        ],
+        [
             f"isogloss train task --backbone {backbone} --task topic --data YOUR-DATA --source en --module adapter:16 --out my-task",
             "A task module from your own labelled sentences, YOUR-DATA/en/train.tsv with the columns text and label.",
-        ),
+        ],
     ]

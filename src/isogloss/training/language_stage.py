@@ -12,11 +12,12 @@ from isogloss.corpora import TokenStore, stream_generator, tokenise
 from isogloss.errors import IsoglossError
 from isogloss.formats import save_module
 from isogloss.languages import Language
-from isogloss.modules import ModuleConfig, TransferModule, create_module, format_module
+from isogloss.modules import ModuleConfig, TransferModule, format_module
 from isogloss.stack import Stack, TextBatch
 from isogloss.training.config import FitConfig, TrainedPart
 from isogloss.training.defaults import Optimisation, optimisation
 from isogloss.training.fit import fit
+from isogloss.training.new_module import new_module
 from isogloss.training.outputs import claim_output
 from isogloss.training.pretrain import step_loss
 from isogloss.training.pretrain_stream import PretrainStream, make_objective
@@ -109,7 +110,7 @@ def train_language(
         limit=stage.limit,
     )
     train, held = store.split(min(stage.validation_documents, max(1, store.document_count // 10)))
-    module = create_module(config, backbone, seed=stage.seed)
+    module = new_module(config, backbone, seed=stage.seed)
     module.info.role, module.info.language = "language", language.code
     stack = Stack(backbone, [module])
     how = optimisation(

@@ -10,7 +10,7 @@ from torch import nn
 from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
 from isogloss.formats import save_module
-from isogloss.modules import ModuleConfig, TransferModule, create_module, format_module
+from isogloss.modules import ModuleConfig, TransferModule, format_module
 from isogloss.stack import Bank, Stack
 from isogloss.storage import content_key
 from isogloss.tasks import Example, Task, evaluate_predictions, few_shot
@@ -21,6 +21,7 @@ from isogloss.training.defaults import optimisation
 from isogloss.training.fit import fit
 from isogloss.training.inference import Predictor
 from isogloss.training.language_stage import language_of
+from isogloss.training.new_module import new_module
 from isogloss.training.outputs import claim_output
 from isogloss.training.progress import Progress
 
@@ -123,9 +124,7 @@ def train_task(
         train, dev = list(sampled.train), list(sampled.dev)
     sources = list(dict.fromkeys(example.language for example in train))
     by_language = {language_of(module): module for module in language_modules}
-    module = create_module(
-        config, backbone, seed=stage.seed, **({"labels": task.labels or ()} if config.method == "prompt" else {})
-    )
+    module = new_module(config, backbone, seed=stage.seed, labels=task.labels or ())
     module.info.role, module.info.task, module.info.language = "task", task.name, ",".join(sources)
     head = make_head(stage.head, task, backbone, **dict(stage.head_options))
     predictor = Predictor(backbone, module, head, by_language, sources, stack_options=stage.stack_options)
