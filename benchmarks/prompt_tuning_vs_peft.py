@@ -9,7 +9,7 @@ s2      Prompt between text and EOS with its MLP, as in arXiv 2402.03782: everyt
 ours    `Stack` with a prompt, in front (`before`) or between text and EOS with the MLP (`after`).
 
 Before anything is timed, the losses of ours and of the other side are compared in evaluation mode on one batch.
-Memory (`--memory`) is measured in a process of its own for each side: the highest resident size during two training steps
+Memory (`--memory`) is measured in a process of its own for each side: the highest resident size during a training step
 at batch 32, and what that is above the size with the model loaded.
 """
 
@@ -239,11 +239,11 @@ def resident(key: str) -> int:
 
 
 def measure_memory(options: Any) -> None:
-    """In a process of its own: loads the model, takes two steps with one side, prints three sizes."""
+    """In a process of its own: loads the model, takes a step with one side, prints two sizes."""
     precision = options.precisions[0]
     model = xglm(tiny=options.tiny, seed=options.seed).to(DTYPES[precision])
     backbone = as_backbone(model)
-    drawn = batches(2, options.memory_batch, model.config.vocab_size, options.seed)
+    drawn = batches(1, options.memory_batch, model.config.vocab_size, options.seed)
     if options.memory_side.startswith("ours"):
         side, _ = ours(backbone, options.memory_side.split()[1])
     elif options.memory_side == "peft":

@@ -2,7 +2,7 @@
 
 mixed        One stack with a bank of 16 modules; batches hold any languages, sorted by length.
 one by one   A stack for each language in the same process; batches hold one language.
-processes    What the S1 scripts do: a process for each language, each loading the backbone. An estimate: the seconds of one
+processes    What the S1 scripts do: a process for each language, each loading the backbone. An estimate: the processor seconds of one
              process that imports isogloss and loads the backbone from disk, times 16, plus `one by one`.
 
 Adapters: 12 blocks of XLM-R base's shape, `adapter:2` as language and `adapter:16` as task module. Prompts: 6 blocks of
@@ -10,10 +10,10 @@ XGLM-564M's shape, `prompt:50` as language and `prompt:10` as task module. Rando
 only the seven label words are scored. The scores of both ways are compared before anything is timed.
 """
 
+import resource
 import subprocess
 import sys
 import tempfile
-import time
 from typing import Any
 
 import torch
@@ -66,13 +66,14 @@ def scores(stack: Stack, texts: list[list[int]], route: list[int] | None) -> Ten
 
 
 def start_up(model: Any) -> float:
-    """Seconds of one process that imports isogloss and loads the backbone; the files are in the system's cache."""
+    """Processor seconds of one process that imports isogloss and loads the backbone; the files are in the system's cache."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         code = f"import isogloss.stack; from isogloss.backbones import load_backbone; load_backbone({folder!r})"
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True)
-        return time.perf_counter() - start
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def main() -> None:
@@ -122,12 +123,12 @@ def main() -> None:
         show_claims("Ratio of seconds, same sentences, same round", found)
         loading = start_up(backbone.model)
         estimates = {
-            rows: (LANGUAGES * loading + series[f"one by one, {rows} a language"].median())
-            / series[f"mixed, {rows} a language"].median()
+            rows: (LANGUAGES * loading + series[f"one by one, {rows} a language"].median("cpu"))
+            / series[f"mixed, {rows} a language"].median("cpu")
             for rows in options.rows
         }
         Console(width=120).print(
-            f"one process starts and loads in {loading:.1f} s; estimated processes / mixed: "
+            f"one process starts and loads in {loading:.1f} CPU s; estimated processes / mixed: "
             + ", ".join(f"{value:.0f}x with {rows} a language" for rows, value in estimates.items())
         )
         report[kind] = {

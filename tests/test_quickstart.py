@@ -68,7 +68,7 @@ def start(shelf: Path, backbone: Backbone) -> Callable[..., tuple[dict[str, Any]
             "modules_folder": shelf / "modules",
             "text_folder": shelf / "text",
             "progress": False,
-            "task_steps": 3,
+            "task_steps": 2,
             "language_steps": 2,
             "data": shelf / "data",
             "backbone": backbone,

@@ -220,7 +220,7 @@ def load_module(folder: str | Path, backbone: Backbone) -> TransferModule:
             f"The config in '{saved.folder / MODULE_FILE}' asks for parts that a saved module does not have."
         )
     fill_module(module, parts["module"], source=str(path))
-    module.info = saved.info
+    module.info, module.digest = saved.info, saved.digest
     module.head_state = {name: tensor.to(backbone.device) for name, tensor in parts["head"].items()}
     module.backbone_state = _checked_backbone_state(parts["backbone"], backbone, path) or None
     return module

@@ -61,6 +61,7 @@ class TransferModule(nn.Module):
         head: A task head with weights that is saved with this module, or None.
         head_state: Weights of the head as loaded from a saved module; the task stage rebuilds the head from
             `info.head` and these.
+        digest: SHA-256 of the tensor file it was loaded from, or "".
         backbone_state: Changed backbone weights by parameter name (unfrozen training), or None.
     """
 
@@ -74,6 +75,7 @@ class TransferModule(nn.Module):
         self.head: nn.Module | None = None
         self.head_state: dict[str, Tensor] = {}
         self.backbone_state: dict[str, Tensor] | None = None
+        self.digest = ""
 
     def actions(self) -> Sequence[Action]:
         """What this module does, and where."""

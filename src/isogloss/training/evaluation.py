@@ -8,8 +8,8 @@ from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
 from isogloss.formats import load_module
 from isogloss.modules import TransferModule
-from isogloss.tasks import Example, evaluate_predictions, read
-from isogloss.tasks.heads import Head, head_from_json
+from isogloss.tasks import Example, Task, canonical_split, evaluate_predictions, read
+from isogloss.tasks.heads import Encoded, Head, Prediction, head_from_json
 from isogloss.training.inference import Missing, Predictor
 from isogloss.training.language_stage import language_of
 
@@ -133,6 +133,7 @@ def evaluate(
         `{"scores": {code: {metric: value, "n": count}}, "mean": {metric: value}, "task", "split", "source", "zero_shot"}`;
         `mean` is over the targets that are not sources.
     """
+    _refuse_training_split(task_module, data, split)
     predictor = make_predictor(backbone, task_module, languages, targets, missing=missing)
     task = predictor.head.task
     examples: list[Example] = []
@@ -144,9 +145,10 @@ def evaluate(
         examples += found.examples
         if found.dropped:
             dropped[code] = found.dropped
-    decoded, _, _ = predictor.predict(examples, tokens_per_batch=tokens_per_batch)
+    decoded, rows, predictions = predictor.predict(examples, tokens_per_batch=tokens_per_batch)
+    certainty = positive_scores(task, len(examples), rows, predictions)
     scores = {
-        code: _counted(evaluate_predictions(task, examples[first:last], decoded[first:last]))
+        code: evaluate_predictions(task, examples[first:last], decoded[first:last], certainty and certainty[first:last])
         for code, (first, last) in spans.items()
     }
     sources = list(task_module.info.training.get("source", []))
@@ -170,6 +172,25 @@ def mean_scores(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {key: sum(other[key] for other in scores) / len(scores) for key in shared}
 
 
-def _counted(scores: Mapping[str, float]) -> dict[str, float]:
-    """The same scores with the number of examples as a whole number."""
-    return {name: int(value) if name == "n" else value for name, value in scores.items()}
+def positive_scores(
+    task: Task, count: int, rows: Sequence[Encoded], predictions: Sequence[Prediction]
+) -> list[float] | None:
+    """How sure each of `count` examples is positive, for ranking metrics; None when the task or head does not say."""
+    if task.positive is None or not predictions or not all(prediction.scores for prediction in predictions):
+        return None
+    place = task.label_index(task.positive)
+    found = [0.0] * count
+    for row, prediction in zip(rows, predictions, strict=True):
+        found[row.example] = prediction.scores[place]
+    return found
+
+
+def _refuse_training_split(task_module: TransferModule, data: str | Path, split: str) -> None:
+    """Translations share an item across languages, so no language's training split is a test (house rule)."""
+    training = task_module.info.training
+    same = str(training.get("data", "")) and Path(str(training["data"])).name == Path(str(data)).name
+    if same and canonical_split(split) == canonical_split(str(training.get("split") or "train")):
+        raise IsoglossError(
+            f"The split '{split}' of '{data}' was trained on, and in parallel data every language's rows are translations of those; "
+            "evaluate on another split."
+        )

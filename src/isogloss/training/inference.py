@@ -1,7 +1,7 @@
 """Predicting with a task module and language modules: mixed-language batches, one backbone, one pass (design 5.2)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -85,7 +85,8 @@ class Predictor:
             tokens_per_batch: Most tokens of a batch, padding included.
 
         Returns:
-            One decoded answer an example in their order, the rows, and one prediction a row.
+            One decoded answer an example in their order, the rows (their `example` counts in `examples`), and one
+            prediction a row.
         """
         decoded: list[Any] = [None] * len(examples)
         all_rows: list[Encoded] = []
@@ -99,7 +100,7 @@ class Predictor:
             predictions = self._predict_rows(group, part, rows, tokens_per_batch)
             for number, answer in zip(chosen, self.head.decode(part, rows, predictions), strict=True):
                 decoded[number] = answer
-            all_rows += rows
+            all_rows += [replace(row, example=chosen[row.example]) for row in rows]
             all_predictions += predictions
         return decoded, all_rows, all_predictions
 

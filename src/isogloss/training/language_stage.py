@@ -40,6 +40,7 @@ class LanguageStage:
         optimiser, learning_rate, weight_decay, schedule, warmup: None takes the default (defaults.py).
         validation_documents: Last documents of the text kept for validation.
         limit: Read at most this many documents.
+        licence: Of the text, for the model card.
         field: Column of the text in JSONL or Hub data.
         precision: fp32, or bf16 for autocast.
         seed: Of initial values and of the order of text.
@@ -59,6 +60,7 @@ class LanguageStage:
     validation_documents: int = 50
     limit: int | None = None
     field: str = "text"
+    licence: str = ""
     precision: str = "fp32"
     seed: int = 42
     tracker: str | None = None
@@ -125,7 +127,10 @@ def train_language(
     objective = stage.objective or _OBJECTIVES[backbone.kind]
     length = _row_length(stage.length, stack)
     recipe = _as_recipe(backbone, language, objective, length, stage)
-    facts = {"text": [str(item) for item in text], "text_store": store.folder.name}
+    facts = {
+        "data": [{"name": Path(str(item)).name, "licence": stage.licence} for item in text],
+        "text_store": store.folder.name,
+    }
     result = fit(
         _fit_config(stage, how),
         parts=[TrainedPart("module", [p for p in module.parameters() if p.requires_grad])],

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
@@ -90,6 +91,7 @@ def train_task(
     *,
     language_modules: Sequence[TransferModule] = (),
     data_name: str = "",
+    split: str = "train",
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -105,6 +107,7 @@ def train_task(
         out: Output folder; the same one continues an interrupted run.
         language_modules: Frozen modules of the source languages, all or none of them.
         data_name: For the record.
+        split: Split that `train` is, for the record; evaluation refuses it.
         overwrite: Replace what is there.
         progress: Where to show progress.
 
@@ -126,22 +129,26 @@ def train_task(
     by_language = {language_of(module): module for module in language_modules}
     module = new_module(config, backbone, seed=stage.seed, labels=task.labels or ())
     module.info.role, module.info.task, module.info.language = "task", task.name, ",".join(sources)
-    head = make_head(stage.head, task, backbone, **dict(stage.head_options))
+    head = make_head(stage.head, task, backbone, default_seed=stage.seed, **dict(stage.head_options))
     predictor = Predictor(backbone, module, head, by_language, sources, stack_options=stage.stack_options)
     trainer = _Trainer(backbone, module, head, predictor, by_language, sources, stage)
+    # The backbone is lent to the training: whatever becomes of it, the caller gets it back as it was.
+    untouched = (
+        {name: p.detach().clone() for name, p in backbone.model.named_parameters()} if stage.train == "all" else {}
+    )
     result = trainer.run(list(train), list(dev), target, progress, data_name)
     metrics = evaluate_predictions(task, dev, predictor.predict(dev)[0]) if dev else {}
     module.head = head if list(head.state_dict()) else None
     module.info.head = head.to_json()
     if stage.train == "all":
         module.backbone_state = {name: p.detach().clone() for name, p in backbone.model.named_parameters()}
+        _restore(backbone, untouched)
     module.info.training = {
         "stage": "task",
         "data": data_name,
+        "split": split,
         "source": sources,
-        "language_modules": {
-            code: by_language[code].info.training.get("digest") or by_language[code].method for code in by_language
-        },
+        "language_modules": {code: by_language[code].digest or by_language[code].method for code in by_language},
         "language_method": next(iter(by_language.values())).method if by_language else "none",
         "train": stage.train,
         "examples": len(train),
@@ -169,6 +176,13 @@ def predictor_notation(by_language: Mapping[str, TransferModule], module: Transf
     """The stack as people write it, the language part by its first source."""
     parts = [f"{found.method}:{code}" for code, found in list(by_language.items())[:1]]
     return " > ".join([*parts, f"{module.method}:{module.info.label}"])
+
+
+def _restore(backbone: Backbone, weights: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in backbone.model.named_parameters():
+            parameter.copy_(weights[name])
+    backbone.freeze()
 
 
 class _Trainer:

@@ -72,7 +72,13 @@ def default_head(task: Task, kind: str) -> str:
 
 
 def make_head(
-    name: str | None, task: Task, backbone: Backbone, labels: Sequence[str] | None = None, **options: Any
+    name: str | None,
+    task: Task,
+    backbone: Backbone,
+    labels: Sequence[str] | None = None,
+    *,
+    default_seed: int | None = None,
+    **options: Any,
 ) -> Head:
     """Builds a head.
 
@@ -81,6 +87,7 @@ def make_head(
         task: What is asked.
         backbone: What it is asked of.
         labels: Label set, if the task does not know it yet.
+        default_seed: Of the head's first weights, when it has some and `options` give no seed.
         **options: Of the head's class.
 
     Raises:
@@ -93,7 +100,9 @@ def make_head(
         task = task.with_labels(labels)
     for head in HEADS[chosen]:
         if task.kind in head.kinds:
-            _check_options(chosen, head, options)
+            known = _check_options(chosen, head, options)
+            if default_seed is not None and "seed" in known:
+                options.setdefault("seed", default_seed)
             return head(task, backbone, **options)
     able = [
         other
@@ -116,10 +125,11 @@ def head_from_json(values: Mapping[str, Any], backbone: Backbone) -> Head:
     return make_head(values["head"], Task.from_dict(values["task"]), backbone, **values["options"])
 
 
-def _check_options(name: str, head: type[Head], options: Mapping[str, Any]) -> None:
+def _check_options(name: str, head: type[Head], options: Mapping[str, Any]) -> list[str]:
     known = [key for key, item in inspect.signature(head.__init__).parameters.items() if item.kind is item.KEYWORD_ONLY]
     for key in options:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]}" if near else f"it takes {', '.join(known)}"
             raise IsoglossError(f"The head '{name}' has no option '{key}'; {hint}.")
+    return known

@@ -51,7 +51,7 @@ def evaluate_predictions(
     unread = sum(prediction is None for prediction in decoded)
     if unread:
         out["unparsed"] = 100 * unread / len(decoded)
-    return {**out, "n": float(len(examples))}
+    return {**out, "n": len(examples)}
 
 
 def _gold(task: Task, examples: Sequence[Example], name: str) -> list[Any]:
