@@ -59,7 +59,7 @@ def test_train_language_reports_json_and_keeps_its_options(
     training = shown["training"]
     assert shown["spec"] == "prompt:3"
     assert (training["optimiser"], training["learning_rate"], training["schedule"]) == ("adafactor", 0.01, "constant")
-    assert (training["seed"], training["length"], len(training["text"])) == (7, 20, 2)
+    assert (training["seed"], training["length"], len(training["data"])) == (7, 20, 2)
     assert not list(tmp_path.glob("**/.checkpoint"))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from isogloss.cli._console import say
 from isogloss.errors import IsoglossError
 
 if TYPE_CHECKING:
@@ -71,6 +72,27 @@ def language(text: str, option: str) -> "Language":
         raise IsoglossError(f"{option} {text}: {problem}") from problem
 
 
+def bundled_text(text: str, language: "Language") -> str:
+    """The path behind `bundled:text`, the few paragraphs that travel with the package; other values as they are.
+
+    Raises:
+        IsoglossError: There are none in this language, or no bundled text of that name.
+    """
+    if not text.startswith("bundled:"):
+        return text
+    if text != "bundled:text":
+        raise IsoglossError(f"--text {text}: there is no such bundled text; the one there is bundled:text.")
+    folder = Path(__file__).resolve().parent.parent / "data" / "text"
+    file = folder / f"{language.code}.txt"
+    if not file.is_file():
+        there = ", ".join(f"{language_name(path.stem)} ({path.stem})" for path in sorted(folder.glob("*.txt")))
+        raise IsoglossError(
+            f"--text bundled:text: there is none in {language.name} ({language.code}), only in {there or 'no language'}; "
+            "give a file of your own."
+        )
+    return str(file)
+
+
 def free_output(out: Path, overwrite: bool) -> Path:
     """Returns `--out` if training may write there.
 
@@ -110,9 +132,10 @@ def check_device(device: str | None, threads: int | None) -> None:
 
 
 def open_backbone(name: str, dtype: str | None, device: str | None) -> "Backbone":
-    """Loads the backbone of a command."""
+    """Loads the backbone of a command, and says so, as large ones take a while."""
     from isogloss.backbones import load_backbone
 
+    say(f"loading {name} ...")
     return load_backbone(name, dtype=dtype, device=device)
 
 

@@ -69,11 +69,9 @@ def read_input(file: str, task: "Task") -> Iterator[InputRow]:
 
 
 def _rows(file: str, task: "Task") -> Iterator[InputRow]:
-    from isogloss.tasks._build import Builder
-    from isogloss.tasks._rows import RawRow
+    from isogloss.tasks.rows_in import unlabelled_example
 
     name = "stdin" if file == "-" else file
-    builder = Builder(task, "", "", "predict", labelled=False)
     objects: bool | None = True if file.endswith(".jsonl") else None
     columns = _COLUMNS.get(task.kind)
     if columns is None:
@@ -94,8 +92,7 @@ def _rows(file: str, task: "Task") -> Iterator[InputRow]:
                     f"({', '.join(columns)}); or give JSONL."
                 )
             values = {task.fields[logical][0]: cell for logical, cell in zip(columns, cells, strict=True)}
-        example = builder.build(RawRow(where, number - 1, values))
-        assert example is not None  # only labels, which are not read here, make a row be left out
+        example = unlabelled_example(values, task, where=where, number=number - 1)
         shown = line if not objects else " ".join(example.content().split())
         yield InputRow(number, shown, values, example)
 

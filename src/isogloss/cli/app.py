@@ -21,6 +21,7 @@ from isogloss.cli import (
     train_task,
 )
 from isogloss.cli._errors import explain
+from isogloss.cli._grouped import Grouped
 from isogloss.cli._quiet import quiet
 
 # What the parser makes of Ctrl-C, without a word.
@@ -46,8 +47,8 @@ app.command("quickstart", short_help="The whole job once, on bundled model and d
 app.command("languages", short_help="Codes, names, scripts, families, distances.")(languages.languages)
 app.command("backbones", short_help="Bundled models and families that fit; facts of one.")(backbones.backbones)
 app.command("pretrain", short_help="Train a backbone as a recipe says.")(pretrain.pretrain)
-train.command("language", short_help="A language module from raw text.")(train_language.train_language)
-train.command("task", short_help="A task module from labelled text.")(train_task.train_task)
+train.command("language", cls=Grouped, short_help="A language module from raw text.")(train_language.train_language)
+train.command("task", cls=Grouped, short_help="A task module from labelled text.")(train_task.train_task)
 app.add_typer(train, name="train", short_help="Train a language or a task module.")
 app.command("evaluate", short_help="Scores of a task module, language by language.")(evaluate.evaluate)
 app.command("predict", short_help="Answers for lines of text, languages mixed.")(predict.predict)

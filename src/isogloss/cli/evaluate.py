@@ -20,21 +20,30 @@ from isogloss.cli._inputs import (
     split_list,
 )
 from isogloss.cli._parts import Parts, read_parts
+from isogloss.cli._retrieval import evaluate_retrieval
 from isogloss.errors import IsoglossError
 
 
 def evaluate(
     data: o.Data,
-    modules: o.ModuleFolders,
     targets: Annotated[
         list[str],
         typer.Option("--targets", "-l", metavar="L[,L...]|all", help="Languages by commas, or all that the data have."),
     ],
+    modules: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--modules", "-m", metavar="DIR", help="Module folders: repeat the option, or separate them by commas."
+        ),
+    ] = None,
     more_modules: Annotated[
         list[str] | None, typer.Argument(metavar="[MODULE]...", help="More module folders.")
     ] = None,
     backbone: o.BackboneOfModule = None,
-    task: Annotated[str | None, typer.Option("--task", "-t", help="Checked against the task module's.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option("--task", "-t", help="retrieval needs no task module; others are checked against the module's."),
+    ] = None,
     split: Annotated[str, typer.Option("--split", help="Split to score.")] = "test",
     missing: o.Missing = "error",
     field: o.Fields = None,
@@ -51,10 +60,37 @@ def evaluate(
     """Score a task module on target languages, swapping in the language module of each.
 
     Example: isogloss evaluate --data bundled:parallel --targets sk,cs --modules modules/topic,modules/sk,modules/cs
+
+    Translations found by sentence vectors, where nothing is trained: isogloss evaluate --task retrieval --backbone
+    bundled:encoder --data bundled:parallel --targets all
     """
     one_of(missing, "--missing", ("error", "none"))
     one_of(bad_rows, "--bad-rows", ("error", "skip"))
-    parts = read_parts([*modules, *(more_modules or ())], task=task, fields=pairs(field, "--field"))
+    folders = [*(modules or ()), *(more_modules or ())]
+    if task == "retrieval":
+        result = evaluate_retrieval(
+            data,
+            _targets(data, split_list(targets), split, without_english=True),
+            folders,
+            backbone=backbone,
+            fields=pairs(field, "--field"),
+            split=split,
+            missing=missing,
+            bad_rows=bad_rows,
+            limit=limit,
+            tokens_per_batch=tokens_per_batch,
+            dtype=dtype,
+            device=device,
+            threads=threads,
+        )
+        print_json(result) if json else show(result, primary="accuracy")
+        return
+    if not folders:
+        raise IsoglossError(
+            "--modules is missing: give the folders of a task module and of language modules (only --task retrieval "
+            "needs none)."
+        )
+    parts = read_parts(folders, task=task, fields=pairs(field, "--field"))
     codes = _targets(data, split_list(targets), split)
     _check_readable(data, codes, split, parts, bad_rows)
     parts.check_languages(codes, missing)
@@ -92,21 +128,24 @@ def show(result: Mapping[str, Any], *, primary: str) -> None:
     names = sorted(metric_names(scores), key=lambda name: name != primary)
     own = set(result["language_modules"])
     source = set(result["source"])
-    rows = []
-    for code, found in scores.items():
-        role = "source" if code in source else "target"
-        part = "own module" if code in own else "no module"
-        rows.append(
-            (language_name(code), code, role, part, *(number(found.get(name)) for name in names), int(found["n"]))
-        )
     # A column that says the same everywhere is said once, below.
-    mixed = len({row[3] for row in rows}) > 1
-    if not mixed:
-        rows = [(*row[:3], *row[4:]) for row in rows]
-    heads = ["language", "code", "role", *(["language part"] if mixed else []), *names, "n"]
+    mixed = 0 < len(own & set(scores)) < len(scores)
+    rows = [
+        (
+            language_name(code),
+            code,
+            *(["source" if code in source else "target"] if source else []),
+            *(["own module" if code in own else "no module"] if mixed else []),
+            *(number(found.get(name)) for name in names),
+            int(found["n"]),
+        )
+        for code, found in scores.items()
+    ]
+    heads = ["language", "code", *(["role"] if source else []), *(["language part"] if mixed else []), *names, "n"]
     mean = [number(result["mean"].get(name)) for name in names]
     # Without a target that is no source, the mean is over the sources.
-    label = f"mean of {counted(len(result['mean_over']), 'target' if set(result['mean_over']) - source else 'source')}"
+    over = set(result["mean_over"])
+    label = f"mean of {counted(len(over), 'language' if not source else 'target' if over - source else 'source')}"
     footer = [label, *[""] * (len(heads) - len(names) - 2), *mean, ""]
     print_table(
         heads,
@@ -126,8 +165,9 @@ def show(result: Mapping[str, Any], *, primary: str) -> None:
         print_text("Every language with its own language module.")
 
 
-def _targets(data: str, names: list[str], split: str) -> list[str]:
+def _targets(data: str, names: list[str], split: str, *, without_english: bool = False) -> list[str]:
     from isogloss.tasks import available, canonical_split, splits
+    from isogloss.tasks.reading import PIVOT
 
     if names != ["all"]:
         if not names:
@@ -136,6 +176,8 @@ def _targets(data: str, names: list[str], split: str) -> list[str]:
     found: list[str] = []
     lacking: list[str] = []
     for code, folder in available(data).items():
+        if without_english and code == PIVOT:
+            continue
         there = split in splits(data, folder) or canonical_split(split) in map(canonical_split, splits(data, folder))
         (found if there else lacking).append(code)
     if not found:

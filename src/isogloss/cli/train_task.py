@@ -35,66 +35,126 @@ def train_task(
             "-t",
             help="topic nli paraphrase ner pos qa claims sentiment choice, or classification "
             "pair-classification tagging for data of your own.",
+            rich_help_panel=o.WHAT,
         ),
     ],
     data: o.Data,
     source: Annotated[
-        list[str], typer.Option("--source", "-s", metavar="L[,L...]", help="Language to learn from; several by commas.")
+        list[str],
+        typer.Option(
+            "--source",
+            "-s",
+            metavar="L[,L...]",
+            help="Language to learn from; several by commas.",
+            rich_help_panel=o.WHAT,
+        ),
     ],
     out: o.Out,
     module: Annotated[
-        str, typer.Option("--module", "-m", help="adapter:16, prompt:50, lora:8 ..., or none (head only).")
+        str,
+        typer.Option(
+            "--module", "-m", help="adapter:16, prompt:50, lora:8 ..., or none (head only).", rich_help_panel=o.WHAT
+        ),
     ] = "adapter:16",
     language_module: Annotated[
         list[str] | None,
         typer.Option(
-            "--language-module", metavar="DIR", help="Trained language module of a source language. Repeatable."
+            "--language-module",
+            metavar="DIR",
+            help="Trained language module of a source language. Repeatable.",
+            rich_help_panel=o.WHAT,
         ),
     ] = None,
-    train: Annotated[str, typer.Option("--train", help="modules, or all (the backbone learns too).")] = "modules",
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps (or --epochs).")] = None,
-    epochs: Annotated[float | None, typer.Option("--epochs", min=0.01, help="Passes over the data [20].")] = None,
+    train: Annotated[
+        str, typer.Option("--train", help="modules, or all (the backbone learns too).", rich_help_panel=o.HOW)
+    ] = "modules",
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Optimiser steps (or --epochs).", rich_help_panel=o.HOW)
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option("--epochs", min=0.01, help="Passes over the data [20].", rich_help_panel=o.HOW)
+    ] = None,
     batch_size: o.BatchSize = 16,
     tokens_per_batch: Annotated[
-        int | None, typer.Option("--tokens-per-batch", min=1, help="Most tokens of a batch, padding included.")
+        int | None,
+        typer.Option(
+            "--tokens-per-batch", min=1, help="Most tokens of a batch, padding included.", rich_help_panel=o.HOW
+        ),
     ] = None,
-    accumulation: Annotated[int, typer.Option("--accumulation", min=1, help="Batches of one step.")] = 1,
+    accumulation: Annotated[
+        int, typer.Option("--accumulation", min=1, help="Batches of one step.", rich_help_panel=o.HOW)
+    ] = 1,
     optimiser: o.Optimiser = None,
     lr: o.LearningRate = None,
     head_lr: Annotated[
-        float | None, typer.Option("--head-lr", help="Learning rate of the head [--lr, at least 1e-3].")
+        float | None,
+        typer.Option("--head-lr", help="Learning rate of the head [--lr, at least 1e-3].", rich_help_panel=o.HOW),
     ] = None,
     weight_decay: o.WeightDecay = None,
     schedule: o.Schedule = None,
     warmup: o.Warmup = None,
     head: Annotated[
-        str | None, typer.Option("--head", help="linear, span, verbaliser or text [what suits the backbone].")
+        str | None,
+        typer.Option(
+            "--head", help="linear, span, verbaliser or text [what suits the backbone].", rich_help_panel=o.WHAT
+        ),
     ] = None,
     head_option: Annotated[
         list[str] | None,
-        typer.Option("--head-option", metavar="NAME=VALUE", help="Of the head, such as pooling=mean. Repeatable."),
+        typer.Option(
+            "--head-option",
+            metavar="NAME=VALUE",
+            help="Of the head, such as pooling=mean. Repeatable.",
+            rich_help_panel=o.WHAT,
+        ),
     ] = None,
-    max_length: Annotated[int | None, typer.Option("--max-length", min=1, help="Most tokens of a text.")] = None,
-    shots: Annotated[int | None, typer.Option("--shots", min=1, help="Few-shot: examples of each class.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option("--max-length", min=1, help="Most tokens of a text.", rich_help_panel=o.WHAT)
+    ] = None,
+    shots: Annotated[
+        int | None, typer.Option("--shots", min=1, help="Few-shot: examples of each class.", rich_help_panel=o.WHAT)
+    ] = None,
     select: Annotated[
-        str, typer.Option("--select", help="Best weights on source dev data: metric, loss, or last (no choice).")
+        str,
+        typer.Option(
+            "--select",
+            help="Best weights on source dev data: metric, loss, or last (no choice).",
+            rich_help_panel=o.HOW,
+        ),
     ] = "metric",
     patience: Annotated[
-        int | None, typer.Option("--patience", min=1, help="Stop after so many evaluations without a gain.")
+        int | None,
+        typer.Option("--patience", min=1, help="Stop after so many evaluations without a gain.", rich_help_panel=o.HOW),
     ] = None,
-    split_train: Annotated[str, typer.Option("--split-train", help="Split to learn from.")] = "train",
+    split_train: Annotated[
+        str, typer.Option("--split-train", help="Split to learn from.", rich_help_panel=o.WHAT)
+    ] = "train",
     split_dev: Annotated[
-        str, typer.Option("--split-dev", help="Split to choose the best weights on; none for no choice.")
+        str,
+        typer.Option(
+            "--split-dev", help="Split to choose the best weights on; none for no choice.", rich_help_panel=o.WHAT
+        ),
     ] = "dev",
     labels: Annotated[
         list[str] | None,
-        typer.Option("--labels", metavar="A,B,...", help="Label set in class order, by commas [from the data]."),
+        typer.Option(
+            "--labels",
+            metavar="A,B,...",
+            help="Label set in class order, by commas [from the data].",
+            rich_help_panel=o.WHAT,
+        ),
     ] = None,
     field: o.Fields = None,
     bad_rows: o.BadRows = "error",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use at most this many rows of a split.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, help="Use at most this many rows of a split.", rich_help_panel=o.WHAT),
+    ] = None,
     prompt_fusion: Annotated[
-        str, typer.Option("--prompt-fusion", help="Language and task prompts: concatenate or average.")
+        str,
+        typer.Option(
+            "--prompt-fusion", help="Language and task prompts: concatenate or average.", rich_help_panel=o.HOW
+        ),
     ] = "concatenate",
     precision: o.Precision = "fp32",
     seed: o.Seed = 42,
@@ -110,7 +170,7 @@ def train_task(
     Example: isogloss train task --backbone bundled:encoder --task topic --data bundled:parallel --source en
     --language-module modules/en --module adapter:16 --out modules/topic
     """
-    from isogloss.modules import create_module, parse_module
+    from isogloss.modules import parse_module
     from isogloss.tasks import get_task
 
     config = parse_module(module)
@@ -134,6 +194,7 @@ def train_task(
 
     from isogloss.tasks.heads import make_head
     from isogloss.training.evaluation import load_parts
+    from isogloss.training.new_module import new_module
     from isogloss.training.progress import Progress
     from isogloss.training.task_stage import TaskStage
     from isogloss.training.task_stage import train_task as call
@@ -170,9 +231,7 @@ def train_task(
     if other is not None:
         raise IsoglossError(f"--language-module: '{other.info.label}' is a task module; give language modules.")
     asked = asked.with_labels_from(examples)
-    trial = create_module(
-        config, loaded, seed=seed, **({"labels": asked.labels or ()} if config.method == "prompt" else {})
-    )
+    trial = new_module(config, loaded, seed=seed, labels=asked.labels or ())
     weights = sum(p.numel() for p in trial.parameters() if p.requires_grad)
     in_head = sum(p.numel() for p in make_head(head, asked, loaded, **options).parameters() if p.requires_grad)
     whole = sum(parameter.numel() for parameter in loaded.model.parameters())

@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-# Elements of one chunk of logits: 16M fp32 values are 64 MB.
-_CHUNK_ELEMENTS = 1 << 24
+# Elements of one chunk of logits: 32M fp32 values are 128 MB. Each chunk reads the whole matrix, so few are better.
+_CHUNK_ELEMENTS = 1 << 25
 
 
 def rows_per_chunk(vocabulary: int) -> int:
@@ -17,9 +18,13 @@ def rows_per_chunk(vocabulary: int) -> int:
 def chunk_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
     """Logits [n, V] in fp32 (fp64 for fp64 states) of a chunk of head inputs [n, d]."""
     precision = _precision(hidden)
-    logits = (hidden @ weight.T).to(precision)
-    if bias is not None:
-        logits = logits + bias.to(precision)
+    if bias is not None and bias.dtype == hidden.dtype == precision:
+        # One pass and one tensor instead of two.
+        logits = functional.linear(hidden, weight, bias)
+    else:
+        logits = (hidden @ weight.T).to(precision)
+        if bias is not None:
+            logits = logits + bias.to(precision)
     return softcap * torch.tanh(logits / softcap) if softcap else logits
 
 
@@ -44,6 +49,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         bias_gradient = torch.zeros_like(bias, dtype=precision) if need_bias and bias is not None else None
         total = hidden.new_zeros((), dtype=precision)
         size = rows_per_chunk(weight.shape[0])
+        # Chunks of one size: a small last one would read the matrix for little.
+        size = -(-hidden.shape[0] // max(1, -(-hidden.shape[0] // size))) or 1
         for start in range(0, hidden.shape[0], size):
             part, wanted = hidden[start : start + size], labels[start : start + size]
             logits = chunk_logits(part, weight, bias, softcap)
@@ -51,10 +58,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             total += (normaliser - logits.gather(1, wanted.unsqueeze(1)).squeeze(1)).sum()
             if not (need_hidden or need_weight or need_bias):
                 continue
-            gradient = torch.exp(logits - normaliser.unsqueeze(1))
+            kept = logits.clone() if softcap else logits
+            # In place: another tensor of this size costs more than the arithmetic.
+            gradient = logits.sub_(normaliser.unsqueeze(1)).exp_()
             gradient[torch.arange(len(wanted), device=wanted.device), wanted] -= 1
             if softcap:
-                gradient = gradient * (1 - (logits / softcap) ** 2)
+                gradient = gradient * (1 - (kept / softcap) ** 2)
             if bias_gradient is not None:
                 bias_gradient += gradient.sum(0)
             gradient = gradient.to(hidden.dtype)

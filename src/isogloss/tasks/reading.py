@@ -35,6 +35,8 @@ PIVOT = "eng_Latn"
 _ALIASES = ({"dev", "validation", "val", "valid"}, {"train", "training"}, {"test"})
 # From this many rows on, a test split with one single label is taken for one whose labels were withheld.
 _PLACEHOLDER_ROWS = 50
+# Most folders that an error names one by one.
+_LISTED = 12
 
 log = logging.getLogger(__name__)
 
@@ -139,11 +141,19 @@ def find_folder(data: str | Path, language: str) -> str:
             "name one of them as the language."
         )
     if not fitting:
-        raise IsoglossError(
-            f"--data {data}: nothing for {wanted.name} ({wanted.code}); "
-            f"it has {', '.join(name for name in names if language_of(name, root)) or 'no language folder'}."
-        )
+        there = [name for name in names if language_of(name, root)]
+        raise IsoglossError(f"--data {data}: nothing for {wanted.name} ({wanted.code}); it has {_listed(there)}.")
     return fitting[0]
+
+
+def _listed(folders: list[str]) -> str:
+    """Folder names for an error; of many only the first, with the way to see all."""
+    if len(folders) <= _LISTED:
+        return ", ".join(folders) or "no language folder"
+    return (
+        f"{len(folders)} languages: {', '.join(folders[:8])} and {len(folders) - 8} more "
+        "(`isogloss evaluate --targets all` takes all of them)"
+    )
 
 
 def _split_names(split: str) -> set[str]:
