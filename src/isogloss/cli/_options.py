@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 # Headings that `--help` of the training commands groups options under.
-WHAT, HOW, OUTPUT = "What", "How it is trained", "Output"
+PANELS = WHAT, HOW, OUTPUT = "What", "How it is trained", "Output"
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.", rich_help_panel=OUTPUT)

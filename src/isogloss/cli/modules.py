@@ -79,10 +79,10 @@ def show(folder: _Folder, json: o.Json = False) -> None:
             ("parameters", saved.parameters),
             ("backbone", info.backbone),
             ("fingerprint", info.fingerprint),
-            ("head", info.head.get("head")),
+            ("task head", info.head.get("head")),
             ("labels", ", ".join(map(str, (info.head.get("task") or {}).get("labels") or ()))),
-            *((f"scores, {name}", _one_line(value)) for name, value in info.scores.items()),
-            *((f"training, {name}", _one_line(value)) for name, value in training.items() if name != "source"),
+            *((_SCORES.get(name, f"scores, {name}"), _one_line(value)) for name, value in info.scores.items()),
+            *_training(training),
             ("made by isogloss", saved.version),
         ]
     )

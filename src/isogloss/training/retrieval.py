@@ -149,7 +149,8 @@ def evaluate_retrieval(
 def nearest(queries: Tensor, candidates: Tensor) -> Tensor:
     """The candidate [M, d] with the greatest cosine to each query [N, d]: [N] indices; the first one of equals."""
     there = F.normalize(candidates, dim=1)
-    return torch.cat([(F.normalize(part, dim=1) @ there.T).argmax(1) for part in queries.split(_QUERIES)])
+    parts = [queries[start : start + _QUERIES] for start in range(0, len(queries), _QUERIES)]
+    return torch.cat([(F.normalize(part, dim=1) @ there.T).argmax(1) for part in parts])
 
 
 class _Vectors:
