@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 from _cli_tools import isogloss, succeed
@@ -15,6 +16,8 @@ from isogloss.cli._inputs import json_pairs, pairs, split_list
 from isogloss.cli.app import app
 from isogloss.errors import IsoglossError
 from isogloss.languages import all_languages, distance
+from isogloss.tasks import get_task
+from isogloss.tasks.rows_in import unlabelled_examples
 
 COMMANDS = (
     "quickstart",
@@ -208,3 +211,32 @@ def test_stdin_is_not_needed_by_other_commands(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     assert "Slovak" in succeed(capsys, "languages", "sk").out
+
+
+def test_options_of_training_stand_under_headings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for command, option in (("task", "--source"), ("language", "--text")):
+        shown = CliRunner().invoke(app, ["train", command, "--help"]).output
+        places = [shown.index(f"\n{name}:\n") for name in ("What", "How it is trained", "Output", "Other")]
+        assert places == sorted(places)
+        what, how, output = (shown[a:b] for a, b in pairwise(places))
+        assert option in what
+        assert "--backbone" in what
+        assert "--lr" in how
+        assert "[as --lr]" in how
+        assert "--out" in output
+        assert shown.count("--overwrite ") == 1
+
+
+def test_rows_of_any_origin_become_examples_without_labels() -> None:
+    rows = [{"text": "Prvá veta.", "category": "no such topic"}, {"text": "Druhá.", "index_id": 7}]
+    found = list(unlabelled_examples(rows, get_task("topic"), language="slk_Latn"))
+    assert [(example.text, example.label, example.language) for example in found] == [
+        ("Prvá veta.", None, "slk_Latn"),
+        ("Druhá.", None, "slk_Latn"),
+    ]
+    assert found[1].id == "7"
+    with pytest.raises(IsoglossError, match=r"line 2: .*text"):
+        list(unlabelled_examples([rows[0], {"sentence": 3}], get_task("topic"), where="line"))
+    with pytest.raises(IsoglossError, match="row 1: expected columns and values, found str"):
+        list(unlabelled_examples(["text"], get_task("topic")))  # type: ignore[list-item]

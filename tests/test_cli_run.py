@@ -197,6 +197,65 @@ def test_the_whole_way_on_the_other_kinds(
     assert len(_predict(capsys, *modules, "-l", "sk", tmp_path / "in.txt")) == 1
 
 
+def test_prompts_that_start_from_a_saved_one_and_bundled_text(
+    capsys: pytest.CaptureFixture[str], world: World, tmp_path: Path
+) -> None:
+    language = ("train", "language", "-b", world.backbone, "-t", "bundled:text", "--steps", 1, "--length", 20)
+    small = ("--batch-size", 2, "--device", "cpu", "--lr", 1e-9)
+    succeed(capsys, *language, *small, "-l", "sw", "-m", "prompt:2", "-o", tmp_path / "sw")
+    spec = f"prompt:3,source={tmp_path / 'sw'}"
+    made = succeed(capsys, *language, *small, "-l", "Slovak", "-m", spec, "-o", tmp_path / "sk", "--json").json
+    assert (made["language"], made["parameters"]) == ("slk_Latn", 3 * 16)
+    task = ("train", "task", "-b", world.backbone, "-t", "topic", "-d", "bundled:parallel", "-s", "en", "--limit", 6)
+    result = succeed(capsys, *task, *small, "--steps", 1, "-m", spec, "-o", tmp_path / "topic")
+    assert "(119 in the head)" in result.err
+    assert f"{3 * 16 + 119} parameters trained" in result.err
+    saved = {name: load_file(tmp_path / name / "module.safetensors") for name in ("sw", "sk", "topic")}
+    vectors = {name: next(v for k, v in found.items() if "head" not in k) for name, found in saved.items()}
+    for name in ("sk", "topic"):
+        # The vectors of the saved prompt, repeated to fill; the learning rate moves them by next to nothing.
+        torch.testing.assert_close(vectors[name], vectors["sw"][[0, 1, 0]], atol=1e-6, rtol=0)
+    data = succeed(capsys, "modules", "show", tmp_path / "sk", "--json").json["training"]["data"]
+    assert data[0]["name"] == "slk_Latn.txt"
+
+
+def test_retrieval_needs_no_task_module(
+    capsys: pytest.CaptureFixture[str], world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    words = ("evaluate", "-t", "retrieval", "-d", "bundled:parallel", "--limit", 6)
+    bare = succeed(capsys, *words, "-b", world.backbone, "--targets", "all", "--json").json
+    assert {"slk_Latn", "deu_Latn"} <= set(bare["scores"])
+    assert "eng_Latn" not in bare["scores"]
+    for score in (*bare["scores"].values(), {**bare["mean"], "n": 6}):
+        assert score["accuracy"] == pytest.approx((score["to_english"] + score["from_english"]) / 2)
+        assert score["n"] == 6
+    # The modules say which backbone it is.
+    own = succeed(capsys, *words, "--targets", "sk", "--modules", f"{world.sk},{world.en}", "--json").json
+    assert own["language_modules"] == ["eng_Latn", "slk_Latn"]
+    shown = succeed(capsys, *words, "--targets", "sk,de", "-m", world.sk, world.en, "--missing", "none")
+    assert max(map(len, shown.out.splitlines())) <= 80
+    for expected in ("Slovak", "own module", "no module", "to_english", "mean of 2"):
+        assert expected in shown.out
+    assert "role" not in shown.out
+    assert shown.err.startswith("loading ")
+
+
+def test_a_module_is_shown_in_words(
+    capsys: pytest.CaptureFixture[str], world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = succeed(capsys, "modules", "show", world.topic).out
+    lines = {line[:16].strip(): line[16:].strip() for line in shown.splitlines()}
+    assert lines["trained on"] == "bundled:parallel, train split, 30 examples"
+    assert lines["over"] == "language adapter, of English"
+    assert lines["trained for"].startswith("2 steps, ")
+    assert lines["source dev data"].startswith("accuracy ")
+    assert "adamw, learning rate 0.0001" in lines["optimiser"]
+    assert "_" not in shown.split("other settings")[1]
+    assert "held-out text" in succeed(capsys, "modules", "show", world.sk).out
+
+
 def test_a_generic_task_from_columns_that_nobody_prepared(
     capsys: pytest.CaptureFixture[str], world: World, tmp_path: Path
 ) -> None:
@@ -313,6 +372,8 @@ def test_ctrl_c_before_training_leaves_nothing(
     monkeypatch.setattr("isogloss.backbones.load_backbone", press)
     words = ("-b", world.backbone, "-l", "sk", "-t", world.text / "slk_Latn.jsonl", "--out", tmp_path / "m")
     stopped = isogloss(capsys, "train", "language", *words)
-    assert (stopped.status, stopped.err.count("\n")) == (2, 1)
-    assert stopped.err.startswith("error: Interrupted")
+    assert stopped.status == 2
+    assert stopped.err.splitlines()[0] == f"loading {world.backbone} ..."
+    assert stopped.err.splitlines()[1].startswith("error: Interrupted")
+    assert stopped.err.count("\n") == 2
     assert not (tmp_path / "m").exists()

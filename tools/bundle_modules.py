@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", default=[name.removeprefix("bundled:") for name in bundled_names()])
     parser.add_argument("--methods", nargs="*", default=list(SPECS))
     parser.add_argument("--languages", nargs="*", help="default: those of the backbone")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--out", type=Path, default=ROOT)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -45,7 +45,7 @@ def main() -> None:
                     language,
                     [options.text / f"{language.code}.jsonl.gz"],
                     parse_module(SPECS[method]),
-                    LanguageStage(steps=options.steps, length=96, batch_size=16, limit=20000),
+                    LanguageStage(steps=options.steps, length=96, batch_size=8, limit=4000),
                     out,
                 )
                 metrics = facts["metrics"]

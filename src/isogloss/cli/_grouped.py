@@ -21,7 +21,7 @@ class Grouped(TyperCommand):
             record = parameter.get_help_record(ctx)
             panel = getattr(parameter, "rich_help_panel", None)
             if record is not None:
-                groups.get(panel, rest).append(record)
+                groups.get(panel or "", rest).append(record)
         for name, records in [*groups.items(), ("Other", rest)]:
             if records:
                 with formatter.section(name):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from isogloss.cli import _options as o
-from isogloss.cli._console import number, print_facts, print_json, print_table, print_text, say
+from isogloss.cli._console import counted, number, print_facts, print_json, print_table, print_text, say
 from isogloss.cli._hub import pull_folder, push_folder
 from isogloss.cli._inputs import check_backbone_name, check_device, free_output, language_name, open_backbone
 from isogloss.cli._inputs import language as resolve
@@ -81,7 +81,7 @@ def show(folder: _Folder, json: o.Json = False) -> None:
             ("fingerprint", info.fingerprint),
             ("task head", info.head.get("head")),
             ("labels", ", ".join(map(str, (info.head.get("task") or {}).get("labels") or ()))),
-            *((_SCORES.get(name, f"scores, {name}"), _one_line(value)) for name, value in info.scores.items()),
+            *_scores(info.scores),
             *_training(training),
             ("made by isogloss", saved.version),
         ]
@@ -205,9 +205,60 @@ def _purpose(saved: "SavedModule") -> str:
     return info.task or "a task not named"
 
 
+def _training(training: dict[str, Any]) -> list[tuple[str, str]]:
+    """How it was trained, the chief facts in words and the rest by name."""
+    rest = dict(training)
+    facts: list[tuple[str, str]] = []
+
+    def add(name: str, *parts: tuple[str, str]) -> None:
+        said = [form.format(_one_line(rest.pop(key))) for key, form in parts if key in rest]
+        facts.append((name, ", ".join(said)))
+
+    data = rest.get("data")
+    if isinstance(data, list):
+        # A language module's data are files, each with its licence.
+        rest["data"] = [
+            f"{item.get('name')}{f' ({licence})' if (licence := item.get('licence')) else ''}"
+            if isinstance(item, dict)
+            else item
+            for item in data
+        ]
+    over = rest.get("language_modules")
+    if isinstance(over, dict):
+        rest["language_modules"] = [language_name(code) for code in over]
+    for key, one in (("steps", "step"), ("tokens", "token"), ("examples", "example")):
+        if isinstance(rest.get(key), int):
+            rest[key] = counted(rest[key], one)
+    for key in ("source", "stage", "parameters"):  # said above
+        rest.pop(key, None)
+    if rest.get("language_method") == "none":
+        rest.pop("language_method")
+    add("trained on", ("data", "{}"), ("split", "{} split"), ("examples", "{}"), ("shots", "{} of each class"))
+    add("over", ("language_method", "language {}"), ("language_modules", "of {}"))
+    add("trained for", ("steps", "{}"), ("tokens", "{}"), ("seconds", "{} s"))
+    add("objective", ("objective", "{}"))
+    add(
+        "optimiser",
+        ("optimiser", "{}"),
+        ("learning_rate", "learning rate {}"),
+        ("schedule", "{}"),
+        ("batch_size", "batches of {}"),
+        ("seed", "seed {}"),
+    )
+    others = "; ".join(f"{key} {_one_line(value)}" for key, value in rest.items())
+    return [*facts, ("other settings", others.replace("_", " "))]
+
+
+def _scores(scores: dict[str, Any]) -> list[tuple[str, str]]:
+    names = {"dev": "source dev data", "held_out": "held-out text"}
+    return [(names.get(name, f"scores, {name}"), _one_line(found).replace("_", " ")) for name, found in scores.items()]
+
+
 def _one_line(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_one_line(item)}" for key, item in value.items())
     if isinstance(value, list):
         return ", ".join(map(_one_line, value))
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 10_000:
+        return f"{value:,}"
     return number(value, 4).rstrip("0").rstrip(".") if isinstance(value, float) and abs(value) >= 0.01 else str(value)
