@@ -75,11 +75,11 @@ def run(options: argparse.Namespace) -> None:
         train, dev = train[:cut], train[cut:]
     extra = Path(options.modules)
     parts = {method: language_modules(options.kind, method, backbone, extra) for method in ("adapter", "prompt")}
-    covered = (
-        set(parts["adapter"]) & set(parts["prompt"])
-        if parts["adapter"] and parts["prompt"]
-        else set(backbone.languages)
-    )
+    # The same targets for every cell: the bundled languages, and those that have further modules of both methods.
+    further = {
+        method: {path.parent.name for path in (extra / options.kind / method).glob("*/module.json")} for method in parts
+    }
+    covered = set(backbone.languages) | (further["adapter"] & further["prompt"])
     for cell in options.cells:
         for seed in options.seeds:
             target = OUT / f"{options.task}-{options.kind}-{cell.replace('+', '_')}-{seed}.json"
