@@ -6,6 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
 from isogloss.modules import Action, TransferModule
 
@@ -184,3 +185,23 @@ class Rows:
             return slot.modules[self._member.get(slot.name, 0)].weights(group)
         assert slot.bank is not None
         return {name: tensor.index_select(0, index) for name, tensor in slot.bank.stacked(group).items()}
+
+
+def name_slots(modules: Sequence[TransferModule | Bank]) -> list[Slot]:
+    """Slots named by role; a second module of a role is `task_2` and so on."""
+    slots: list[Slot] = []
+    taken: dict[str, int] = {}
+    for content in modules:
+        role = (content.first if isinstance(content, Bank) else content).info.role
+        taken[role] = taken.get(role, 0) + 1
+        slots.append(Slot(role if taken[role] == 1 else f"{role}_{taken[role]}", content))
+    return slots
+
+
+def refuse_foreign(module: TransferModule, backbone: Backbone) -> None:
+    """Raises when a module was made for another backbone."""
+    if module.info.fingerprint and module.info.fingerprint != backbone.fingerprint:
+        raise IsoglossError(
+            f"The module '{module.method}:{module.info.label}' was made for {module.info.backbone} (fingerprint {module.info.fingerprint}), "
+            f"but the backbone is {backbone.name} (fingerprint {backbone.fingerprint}); load the backbone that it was made for."
+        )

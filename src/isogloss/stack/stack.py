@@ -13,7 +13,7 @@ from isogloss.modules import PromptAction, TransferModule
 from isogloss.stack import head
 from isogloss.stack.assembly import Assembled, PlacedPrompt, assemble, gather_positions
 from isogloss.stack.attach import Attachment
-from isogloss.stack.bank import Bank, Rows, Slot
+from isogloss.stack.bank import Bank, Rows, Slot, name_slots, refuse_foreign
 from isogloss.stack.batch import StackOutput, TextBatch
 from isogloss.stack.generation import generate
 from isogloss.stack.notation import Term, format_notation
@@ -49,10 +49,10 @@ class Stack(nn.Module):
         self.model = backbone.model
         self.prompt_fusion = prompt_fusion
         self.double_language_prompt = double_language_prompt
-        self.slots = _name_slots(modules)
+        self.slots = name_slots(modules)
         self.members = nn.ModuleList(module for slot in self.slots for module in slot.modules)
         for module in self.members:
-            _refuse_foreign(module, backbone)  # type: ignore[arg-type]
+            refuse_foreign(module, backbone)  # type: ignore[arg-type]
         self._attachment = Attachment(backbone, self.slots)
         self._check_prompts()
         states: list[Any] = [module.backbone_state for module in self.members if module.backbone_state]
@@ -386,24 +386,6 @@ class Stack(nn.Module):
                     raise IsoglossError(
                         f"Prompts can only be averaged when they are equally long, but they have {sorted(lengths)} vectors."
                     )
-
-
-def _name_slots(modules: Sequence[TransferModule | Bank]) -> list[Slot]:
-    slots: list[Slot] = []
-    taken: dict[str, int] = {}
-    for content in modules:
-        role = (content.first if isinstance(content, Bank) else content).info.role
-        taken[role] = taken.get(role, 0) + 1
-        slots.append(Slot(role if taken[role] == 1 else f"{role}_{taken[role]}", content))
-    return slots
-
-
-def _refuse_foreign(module: TransferModule, backbone: Backbone) -> None:
-    if module.info.fingerprint and module.info.fingerprint != backbone.fingerprint:
-        raise IsoglossError(
-            f"The module '{module.method}:{module.info.label}' was made for {module.info.backbone} (fingerprint {module.info.fingerprint}), "
-            f"but the backbone is {backbone.name} (fingerprint {backbone.fingerprint}); load the backbone that it was made for."
-        )
 
 
 def _average(prompts: list[PlacedPrompt]) -> PlacedPrompt:
