@@ -210,6 +210,8 @@ def table(kind: str, task: str, records: list[dict[str, Any]]) -> list[str]:
             for cell in cells
         ]
         lines.append("| **mean, zero-shot** | | " + " | ".join(means) + " |")
+        runs = [str(sum(record["cell"] == cell for record in records)) for cell in cells]
+        lines.append("| runs (seeds) | | " + " | ".join(runs) + " |")
         counts = [str(next(record["parameters"] for record in records if record["cell"] == cell)) for cell in cells]
         lines.append("| trained parameters | | " + " | ".join(counts) + " |")
     return lines
