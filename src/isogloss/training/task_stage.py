@@ -1,12 +1,14 @@
 """The task stage: a task module learned from labelled text of one or several source languages (S1 phase II, S2)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
@@ -132,17 +134,13 @@ def train_task(
     head = make_head(stage.head, task, backbone, default_seed=stage.seed, **dict(stage.head_options))
     predictor = Predictor(backbone, module, head, by_language, sources, stack_options=stage.stack_options)
     trainer = _Trainer(backbone, module, head, predictor, by_language, sources, stage)
-    # The backbone is lent to the training: whatever becomes of it, the caller gets it back as it was.
-    untouched = (
-        {name: p.detach().clone() for name, p in backbone.model.named_parameters()} if stage.train == "all" else {}
-    )
-    result = trainer.run(list(train), list(dev), target, progress, data_name)
-    metrics = evaluate_predictions(task, dev, predictor.predict(dev)[0]) if dev else {}
+    with _lent(backbone) if stage.train == "all" else nullcontext():
+        result = trainer.run(list(train), list(dev), target, progress, data_name)
+        metrics = evaluate_predictions(task, dev, predictor.predict(dev)[0]) if dev else {}
+        if stage.train == "all":
+            module.backbone_state = {name: p.detach().clone() for name, p in backbone.model.named_parameters()}
     module.head = head if list(head.state_dict()) else None
     module.info.head = head.to_json()
-    if stage.train == "all":
-        module.backbone_state = {name: p.detach().clone() for name, p in backbone.model.named_parameters()}
-        _restore(backbone, untouched)
     module.info.training = {
         "stage": "task",
         "data": data_name,
@@ -178,11 +176,17 @@ def predictor_notation(by_language: Mapping[str, TransferModule], module: Transf
     return " > ".join([*parts, f"{module.method}:{module.info.label}"])
 
 
-def _restore(backbone: Backbone, weights: Mapping[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, parameter in backbone.model.named_parameters():
-            parameter.copy_(weights[name])
-    backbone.freeze()
+@contextmanager
+def _lent(backbone: Backbone) -> Iterator[None]:
+    """Whatever becomes of an unfrozen training, also an interrupted one, the caller's backbone is as it was afterwards."""
+    kept = {name: p.detach().clone() for name, p in backbone.model.named_parameters()}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, parameter in backbone.model.named_parameters():
+                parameter.copy_(kept[name])
+        backbone.freeze()
 
 
 class _Trainer:
@@ -222,14 +226,12 @@ class _Trainer:
         else:
             self.backbone.freeze()
         head = [p for p in self.head.parameters() if p.requires_grad]
-        rate = (
-            self.stage.head_learning_rate or max(self.how.learning_rate, 1e-3)
-            if self.how.optimiser == "adamw"
-            else None
-        )
+        rate = self.stage.head_learning_rate
+        if rate is None and self.how.optimiser == "adamw":
+            rate = max(self.how.learning_rate, 1e-3)
         found = [
-            TrainedPart("module", [p for p in self.module.parameters() if p.requires_grad and not _inside(p, head)]),
-            TrainedPart("head", head, learning_rate=self.stage.head_learning_rate or rate),
+            TrainedPart("module", [p for p in self.module.parameters() if p.requires_grad]),
+            TrainedPart("head", head, learning_rate=rate),
         ]
         if self.stage.train == "all":
             found.append(TrainedPart("backbone", list(dict.fromkeys(self.backbone.model.parameters()))))
@@ -252,7 +254,8 @@ class _Trainer:
             tokens_per_batch=self.stage.tokens_per_batch,
             seed=self.stage.seed,
         )
-        loss_dev = self.stage.select == "loss"
+        scorers = {"loss": self._dev_loss, "metric": self._dev_metric}
+        scorer = scorers.get(self.stage.select) if dev else None
         modules: dict[str, nn.Module] = {"module": self.module, "head": self.head}
         if self.stage.train == "all":
             modules["backbone"] = self.backbone.model
@@ -261,11 +264,7 @@ class _Trainer:
             parts=parts,
             batches=Batches(sampler, lambda items, generator: [rows[item] for item in items]),
             loss=lambda picked: self._loss(train, picked),
-            validate=(lambda: self._dev_loss(dev))
-            if dev and loss_dev
-            else (lambda: self._dev_metric(dev))
-            if dev and self.stage.select == "metric"
-            else None,
+            validate=None if scorer is None else partial(scorer, dev),
             modules=modules,
             folder=folder,
             progress=progress,
@@ -330,7 +329,3 @@ class _Trainer:
             result = self._loss(dev, [rows[item] for item in items])
             total, count = total + float(result.total), count + result.count
         return total / max(count, 1)
-
-
-def _inside(parameter: nn.Parameter, others: Sequence[nn.Parameter]) -> bool:
-    return any(parameter is other for other in others)
