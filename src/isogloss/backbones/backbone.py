@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from isogloss.backbones.families import Family, Kind
+from isogloss.backbones.pool_part import POOL_NAME
 from isogloss.backbones.sites import Sites
 
 
@@ -23,6 +24,8 @@ class Backbone:
         sites: Where modules act.
         fingerprint: 16 hex digits over architecture and weights.
         languages: Codes of the languages it was trained on, when known (bundled ones).
+        card: What its `isogloss.json` says.
+        pool: Spec of the prompt pool that it was pre-trained with (`pool:256x4`), or ""; its tensors are in the model.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Backbone:
     fingerprint: str
     languages: tuple[str, ...] = ()
     card: dict[str, Any] = field(default_factory=dict)
+    pool: str = ""
 
     @property
     def kind(self) -> Kind:
@@ -64,6 +68,11 @@ class Backbone:
             return int(usable) if usable and self.kind != "encoder-decoder" else None
         # XLM-R counts positions from padding_idx + 1, which takes those rows out of its 514.
         return int(limit) - self.family.position_offset
+
+    @property
+    def pool_tensors(self) -> nn.ParameterDict | None:
+        """The tensors of the prompt pool that it was pre-trained with: part of the model, so that they train and count with it."""
+        return getattr(self.model, POOL_NAME, None)
 
     @property
     def device(self) -> torch.device:

@@ -10,6 +10,8 @@ from isogloss.backbones.backbone import Backbone
 from isogloss.backbones.bundled import bundled_folder
 from isogloss.backbones.families import Kind, family_of
 from isogloss.backbones.fingerprint import fingerprint
+from isogloss.backbones.packed import load_packed
+from isogloss.backbones.pool_part import load_pool
 from isogloss.backbones.sites import discover, resolve_sites
 from isogloss.errors import IsoglossError
 from isogloss.storage import read_json
@@ -30,6 +32,7 @@ def load_backbone(
     Raises:
         IsoglossError: Nothing can be loaded under that name, the architecture does not fit, or the precision is known to fail.
     """
+    import transformers
     from transformers import AutoConfig
     from transformers.utils import logging
 
@@ -48,7 +51,13 @@ def load_backbone(
         )
     kind = family.kind if family else _kind_of(config)
     try:
-        model, found = _model_class(kind).from_pretrained(source, dtype=precision, output_loading_info=True)
+        packed = load_packed(Path(source))
+        if packed is None:
+            model, found = _model_class(kind).from_pretrained(source, dtype=precision, output_loading_info=True)
+        else:
+            model, found = getattr(transformers, config.architectures[0]).from_pretrained(
+                None, config=config, state_dict=packed, dtype=precision, output_loading_info=True
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
         raise IsoglossError(_cannot_load(str(name), problem)) from problem
     if found["missing_keys"]:
@@ -63,14 +72,20 @@ def load_backbone(
         family, sites = discover(model)
     else:
         sites = resolve_sites(model, family)
+    model.to(place)
+    described = _card(source)
+    pool = str(described.get("card", {}).get("pool") or "")
+    if pool:
+        load_pool(Path(source), model)
     backbone = Backbone(
         name=str(name),
-        model=model.to(place),
+        model=model,
         tokenizer=_load_tokenizer(source),
         family=family,
         sites=sites,
         fingerprint=fingerprint(model, config),
-        **_card(source),
+        pool=pool,
+        **described,
     )
     if family.name.startswith("discovered"):
         _verify_discovered(backbone)

@@ -70,12 +70,18 @@ def read_parallel(
 class ParallelCorpus:
     """Pre-tokenised aligned segments, a token store per source and language, and an index of pairs."""
 
-    def __init__(self, stores: Sequence[dict[str, tuple[TokenStore, list[str]]]], pivot: str | None = None) -> None:
+    def __init__(
+        self,
+        stores: Sequence[dict[str, tuple[TokenStore, list[str]]]],
+        pivot: str | None = None,
+        times: Sequence[int] | None = None,
+    ) -> None:
         """Joins stores by key.
 
         Args:
             stores: Per source: language -> (store, keys in the store's order).
             pivot: Only pairs with this language.
+            times: Per source, how often each of its pairs counts; once when None.
 
         Raises:
             IsoglossError: No two languages share a key.
@@ -91,7 +97,8 @@ class ParallelCorpus:
                 common, in_a, in_b = np.intersect1d(ids[a], ids[b], assume_unique=True, return_indices=True)
                 if len(common):
                     table = np.stack([np.full_like(common, number), in_a, in_b, common + group], axis=1)
-                    parts.setdefault((a, b), []).append(table)
+                    # Copies keep their group: they are no negatives of one another.
+                    parts.setdefault((a, b), []).append(np.tile(table, (times[number] if times else 1, 1)))
             group += len(names)
         if not parts:
             raise IsoglossError("The parallel text holds no pair: no two of the languages share a key.")
@@ -105,6 +112,7 @@ class ParallelCorpus:
         *,
         languages: Sequence[str] | None = None,
         pivot: str | None = None,
+        times: Sequence[int] | None = None,
         cache_dir: str | Path | None = None,
     ) -> "ParallelCorpus":
         """Tokenises the sources into the cache (or opens them there) and joins them; see `read_parallel`."""
@@ -118,7 +126,7 @@ class ParallelCorpus:
                 )
                 opened[name] = (store, [key for key, _ in rows])
             stores.append(opened)
-        return cls(stores, pivot)
+        return cls(stores, pivot, times)
 
     @property
     def sizes(self) -> dict[str, int]:

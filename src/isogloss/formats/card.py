@@ -15,6 +15,7 @@ _KINDS = {
     "invertible": "invertible adapter",
     "prompt": "soft prompt",
     "lora": "low-rank adapter (LoRA)",
+    "pool": "prompt pool",
     "none": "task head without a module",
 }
 
@@ -111,6 +112,12 @@ def _what(saved: SavedModule) -> str:
     info = saved.info
     if info.role == "language":
         purpose = f"stands for the language {_named(info.language)}"
+        other = "task"
+    elif info.role == "shared":
+        spoken = info.training.get("languages", [])
+        purpose = (
+            f"serves texts of every language, learned from raw text in {len(spoken)} languages ({', '.join(spoken)})"
+        )
         other = "task"
     else:
         purpose = f"does the task {info.task or '(unnamed)'}"

@@ -148,8 +148,10 @@ def read_info(folder: str | Path) -> SavedModule:
     for key, types in _INFO_TYPES.items():
         if not isinstance(content[key], types):
             raise IsoglossError(f"The file '{source}' has a '{key}' of the wrong type ({type(content[key]).__name__}).")
-    if content["role"] not in ("language", "task"):
-        raise IsoglossError(f"The file '{source}' has the role '{content['role']}'; it must be language or task.")
+    if content["role"] not in ("language", "task", "shared"):
+        raise IsoglossError(
+            f"The file '{source}' has the role '{content['role']}'; it must be language, task or shared."
+        )
     return SavedModule(
         folder=place,
         method=str(content["method"]),

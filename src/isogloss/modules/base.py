@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from isogloss.backbones import Backbone
 from isogloss.modules.actions import Action
 
-Role = Literal["language", "task"]
+Role = Literal["language", "task", "shared", "backbone"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class ModuleInfo:
     """What a saved module says about itself besides its config.
 
     Attributes:
-        role: Whether it stands for a language or for a task.
+        role: Whether it stands for a language or for a task; `shared` is learned from text of several languages and used
+            under all of them, `backbone` is a backbone's own part.
         language: Code of the language (role language), or of the source language (role task).
         task: Name of the task (role task).
         backbone: Name of the backbone it was trained on.
@@ -46,7 +47,7 @@ class ModuleInfo:
     @property
     def label(self) -> str:
         """Language or task, as the stack notation writes it."""
-        return (self.language if self.role == "language" else self.task) or self.role
+        return {"language": self.language, "task": self.task}.get(self.role) or self.role
 
 
 class TransferModule(nn.Module):
@@ -91,6 +92,10 @@ class TransferModule(nn.Module):
     def is_trained(self, group: str) -> bool:
         """Whether anything that the group's weights are made of has gradients on."""
         return any(tensor.requires_grad for tensor in self._tensors(group).values())
+
+    def route_of(self, language: str) -> int | None:
+        """What a batch's routes say under this module's slot for a text of a language; None when it does not ask."""
+        return None
 
     def folded(self) -> "TransferModule":
         """The module as it is saved: without parts that only training needs."""

@@ -16,6 +16,7 @@ from isogloss.modules.bottleneck import BottleneckAdapter, BottleneckConfig
 from isogloss.modules.invertible import InvertibleAdapter, InvertibleConfig
 from isogloss.modules.low_rank import LowRank, LowRankConfig
 from isogloss.modules.none import NoModule, NoneConfig
+from isogloss.modules.pool import PoolConfig, PromptPool
 from isogloss.modules.prompt import PromptConfig, SoftPrompt
 
 # One line a method: name, config, module, and the config field that the number after the colon sets.
@@ -24,6 +25,7 @@ METHODS: dict[str, tuple[type[ModuleConfig], type[TransferModule], str | None]] 
     "invertible": (InvertibleConfig, InvertibleAdapter, "reduction"),
     "prompt": (PromptConfig, SoftPrompt, "length"),
     "lora": (LowRankConfig, LowRank, "rank"),
+    "pool": (PoolConfig, PromptPool, "size"),
     "none": (NoneConfig, NoModule, None),
 }
 
@@ -162,8 +164,8 @@ def _convert(spec: str, config_class: type[ModuleConfig], key: str, text: str) -
     return text
 
 
-def _plain_number(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() else str(value)
+def _plain_number(value: float | str) -> str:
+    return str(int(value)) if not isinstance(value, str) and float(value).is_integer() else str(value)
 
 
 def _write(value: Any) -> str:

@@ -12,10 +12,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PlacedPrompt:
-    """Vectors [L, d] or [B, L, d] and where they stand: `before`, `after-bos` or `after`."""
+    """Vectors [L, d] or [B, L, d], where they stand (`before`, `after-bos` or `after`), and which positions they take.
+
+    `shift`: those of the places where they stand. `own`: the last ones that the model has. `none`: number 0, all of them.
+    """
 
     vectors: Tensor
     placement: str
+    positions: str = "shift"
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Assembled:
         text_positions: [B, T], where each input token stands (0 on padding).
         last_positions: [B], the last position that is not a closing EOS.
         has_text: [B], whether there is a token that is not a closing EOS.
+        positions: [B, N], numbers from 0 where they are not simply those of the places; else None.
     """
 
     embeddings: Tensor
@@ -35,6 +40,7 @@ class Assembled:
     text_positions: Tensor
     last_positions: Tensor
     has_text: Tensor
+    positions: Tensor | None = None
 
 
 def assemble(
@@ -46,6 +52,7 @@ def assemble(
     first_ids: Sequence[int],
     end_ids: Sequence[int],
     pad_left: bool = False,
+    position_limit: int = 0,
 ) -> Assembled:
     """Lays text and prompts out in one sequence.
 
@@ -57,6 +64,7 @@ def assemble(
         first_ids: BOS/CLS ids, for `after-bos`.
         end_ids: EOS/SEP ids, for `after` and for `last_positions`.
         pad_left: Put the padding in front (generation with decoders).
+        position_limit: Positions that the model has, for prompts with positions of their own.
     """
     batch, _, width = token_embeddings.shape
     mask = attention_mask.bool()
@@ -95,7 +103,8 @@ def assemble(
         length = prompt.vectors.shape[-2]
         vectors = prompt.vectors.to(token_embeddings.dtype)
         pieces.append(vectors.expand(batch, length, width))
-        places.append(starts[prompt.placement].unsqueeze(1) + torch.arange(length, device=input_ids.device) + offset)
+        stands = starts[prompt.placement].unsqueeze(1) + torch.arange(length, device=input_ids.device) + offset
+        places.append(stands.expand(batch, length))
         starts[prompt.placement] = starts[prompt.placement] + length
     source, place = torch.cat(pieces, 1), torch.cat(places, 1)
     embeddings = source.new_zeros(batch, longest + 1, width).scatter(1, place.unsqueeze(-1).expand_as(source), source)[
@@ -105,7 +114,31 @@ def assemble(
     assembled_mask = (columns >= offset) & (columns < totals.unsqueeze(1) + offset)
     last_positions = (totals - 1 - has_end.long()).clamp(min=0) + offset.squeeze(1)
     has_text = lengths > has_end.long()
-    return Assembled(embeddings, assembled_mask.long(), text_positions, last_positions, has_text)
+    numbers = None
+    if any(prompt.positions != "shift" for prompt in prompts):
+        numbers = _numbers(prompts, places, longest, position_limit)
+    return Assembled(embeddings, assembled_mask.long(), text_positions, last_positions, has_text, numbers)
+
+
+def _numbers(prompts: Sequence[PlacedPrompt], places: Sequence[Tensor], longest: int, limit: int) -> Tensor:
+    """Position numbers [B, N] where some prompts do not count: `places` says where text, then each prompt, stands."""
+    batch = len(places[0])
+    counts = torch.zeros(batch, longest + 1, dtype=torch.long, device=places[0].device)
+    counts.scatter_(1, places[0], 1)
+    counts[:, longest] = 0
+    for prompt, place in zip(prompts, places[1:], strict=True):
+        counts.scatter_(1, place, int(prompt.positions == "shift"))
+    numbers = (counts.cumsum(1) - 1).clamp(min=0)
+    own = sum(prompt.vectors.shape[-2] for prompt in prompts if prompt.positions == "own")
+    for prompt, place in zip(prompts, places[1:], strict=True):
+        if prompt.positions == "own":
+            length = prompt.vectors.shape[-2]
+            last = torch.arange(limit - own, limit - own + length, device=place.device)
+            numbers.scatter_(1, place, last.expand(batch, length))
+            own -= length
+        elif prompt.positions == "none":
+            numbers.scatter_(1, place, 0)
+    return numbers[:, :longest]
 
 
 def gather_positions(states: Tensor, positions: Tensor) -> Tensor:

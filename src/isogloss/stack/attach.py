@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from isogloss.backbones import Backbone
+from isogloss.backbones.products import fast_linears
 from isogloss.backbones.sites import BlockSite
 from isogloss.errors import IsoglossError
 from isogloss.modules import BlockAction, EmbeddingAction, LinearAction
@@ -37,6 +38,8 @@ class Attachment:
         self._sublayer: dict[tuple[str, int, str], list[Bound]] = defaultdict(list)
         self._linear: dict[tuple[str, int, str], list[Bound]] = defaultdict(list)
         self.embedding: list[Bound] = []
+        head = backbone.model.get_output_embeddings()
+        self._products = [part for part in backbone.model.modules() if type(part) is nn.Linear and part is not head]
         for slot in slots:
             for action in slot.actions:
                 if isinstance(action, BlockAction):
@@ -66,6 +69,7 @@ class Attachment:
     def attached(self, rows: Rows) -> Iterator[None]:
         """Attaches everything for the forwards inside the block, with the routes of one batch."""
         with ExitStack() as hooks:
+            hooks.enter_context(fast_linears(self._products))
             for (side, block), bound in self._stream.items():
                 site = self._site(side, block)
                 if site.last_norm is not None:

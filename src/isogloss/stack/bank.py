@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
-from isogloss.modules import Action, TransferModule
+from isogloss.modules import Action, PromptText, TransferModule
 
 
 class Bank(nn.Module):
@@ -112,7 +112,12 @@ class Rows:
                 )
         self._index: dict[str, Tensor] = {}
         self._member: dict[str, int] = {}
+        # What the texts of the batch offer to prompts that are chosen by them; set by the stack where there are such.
+        self.text: PromptText | None = None
+        self.told: dict[str, Tensor] = {}
         for slot in slots:
+            if slot.bank is None and slot.name in routes:
+                self.told[slot.name] = routes[slot.name]
             if slot.bank is None:
                 continue
             route = routes.get(slot.name)

@@ -17,7 +17,10 @@ class TextBatch:
         attention_mask: [B, T], 1 on tokens, 0 on padding (on either side).
         decoder_input_ids: [B, S] for encoder-decoders, starting with the decoder start token, padded on the right.
         token_type_ids: [B, T] segment ids, for models that were trained with them.
-        routes: Slot name -> [B] int64, which module of that slot's bank each row uses.
+        routes: Slot name -> [B] int64, which module of that slot's bank each row uses. A module that is told its text's
+            language (`route_of`) reads [B] or [B, R] places here instead, -1 for none.
+        query_mask: [B, T], the tokens that a prompt chosen by the text may look at; None means all. A causal model must
+            not look at what it has to predict.
     """
 
     input_ids: Tensor
@@ -25,6 +28,7 @@ class TextBatch:
     decoder_input_ids: Tensor | None = None
     token_type_ids: Tensor | None = None
     routes: Mapping[str, Tensor] | None = None
+    query_mask: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "TextBatch":
         """The same batch on a device."""
@@ -35,6 +39,7 @@ class TextBatch:
             decoder_input_ids=None if self.decoder_input_ids is None else self.decoder_input_ids.to(device),
             token_type_ids=None if self.token_type_ids is None else self.token_type_ids.to(device),
             routes=None if self.routes is None else {name: rows.to(device) for name, rows in self.routes.items()},
+            query_mask=None if self.query_mask is None else self.query_mask.to(device),
         )
 
     @property

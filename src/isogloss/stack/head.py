@@ -1,13 +1,19 @@
-"""The LM head at the positions asked for, in chunks: no [batch, length, vocabulary] tensor ever exists (design 5.3)."""
+"""The LM head at the positions asked for, in pieces: no [batch, length, vocabulary] tensor ever exists (design 5.3)."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.autograd.function import once_differentiable
+
+from isogloss.backbones.products import linear
 
 # Elements of one chunk of logits: 32M fp32 values are 128 MB. Each chunk reads the whole matrix, so few are better.
 _CHUNK_ELEMENTS = 1 << 25
+# Where a frozen head goes over the vocabulary in blocks, one of these is in work at a time. A processor keeps 4 MB in
+# its cache; an accelerator wants few and large ones.
+_BLOCK_ELEMENTS = {"cpu": 1 << 20}
+_FEWEST_COLUMNS = 512
 
 
 def rows_per_chunk(vocabulary: int) -> int:
@@ -15,16 +21,18 @@ def rows_per_chunk(vocabulary: int) -> int:
     return max(8, _CHUNK_ELEMENTS // vocabulary)
 
 
+def _columns_per_block(positions: int, device: str) -> int:
+    return max(_FEWEST_COLUMNS, _BLOCK_ELEMENTS.get(device, _CHUNK_ELEMENTS) // max(1, positions) // 64 * 64)
+
+
 def chunk_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
     """Logits [n, V] in fp32 (fp64 for fp64 states) of a chunk of head inputs [n, d]."""
     precision = _precision(hidden)
-    if bias is not None and bias.dtype == hidden.dtype == precision:
+    if bias is None or bias.dtype == hidden.dtype == precision:
         # One pass and one tensor instead of two.
-        logits = functional.linear(hidden, weight, bias)
+        logits = linear(hidden, weight, bias).to(precision)
     else:
-        logits = (hidden @ weight.T).to(precision)
-        if bias is not None:
-            logits = logits + bias.to(precision)
+        logits = linear(hidden, weight).to(precision) + bias.to(precision)
     return softcap * torch.tanh(logits / softcap) if softcap else logits
 
 
@@ -32,10 +40,62 @@ def _precision(hidden: Tensor) -> torch.dtype:
     return torch.promote_types(hidden.dtype, torch.float32)
 
 
-class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Sum of cross-entropies that computes its gradients in the forward, chunk by chunk.
+class _FrozenHeadCrossEntropy(torch.autograd.Function):
+    """Sum of cross-entropies under a frozen head, in one pass over blocks of the vocabulary.
 
-    A frozen head gets no weight gradient, and logits are neither kept nor computed twice.
+    The gradient of the states is sum_v softmax_v W_v - W_label. Its first term is gathered block by block under the largest
+    logit so far and scaled again when a larger one comes, as the normaliser is; so neither all logits of a position nor
+    a second pass are needed.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float | None
+    ) -> Tensor:
+        precision = _precision(hidden)
+        count, device = len(hidden), hidden.device
+        largest = torch.full((count, 1), -torch.inf, dtype=precision, device=device)
+        total = torch.zeros(count, 1, dtype=precision, device=device)
+        at_label = torch.zeros(count, 1, dtype=precision, device=device)
+        gathered = torch.zeros(hidden.shape, dtype=precision, device=device) if ctx.needs_input_grad[0] else None
+        size = _columns_per_block(count, device.type)
+        for start in range(0, weight.shape[0] if count else 0, size):
+            rows = weight[start : start + size]
+            logits = chunk_logits(hidden, rows, None if bias is None else bias[start : start + size], softcap)
+            place = labels.unsqueeze(1) - start
+            here = (place >= 0) & (place < logits.shape[1])
+            at_label = torch.where(here, logits.gather(1, place.clamp(0, logits.shape[1] - 1)), at_label)
+            before, largest = largest, torch.maximum(largest, logits.amax(1, keepdim=True))
+            again = (before - largest).exp_()
+            slope = _softcap_slope(logits, softcap) if softcap and gathered is not None else None
+            # In place: another tensor of this size costs more than the arithmetic.
+            logits.sub_(largest).exp_()
+            total.mul_(again).add_(logits.sum(1, keepdim=True))
+            if gathered is not None:
+                shares = logits if slope is None else logits.mul_(slope)
+                gathered.mul_(again).add_(linear(shares.to(hidden.dtype), rows.T))
+        if gathered is not None:
+            wanted = weight[labels].to(precision)
+            gathered.div_(total).sub_(wanted if not softcap else wanted * _softcap_slope(at_label, softcap))
+            ctx.save_for_backward(gathered.to(hidden.dtype))
+        return (largest + total.log() - at_label).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, output_gradient: Tensor) -> Any:  # type: ignore[override]
+        (gradient,) = ctx.saved_tensors
+        return gradient * output_gradient.to(gradient.dtype), None, None, None, None
+
+
+def _softcap_slope(capped: Tensor, softcap: float) -> Tensor:
+    """The derivative of `c tanh(x / c)`, from its value."""
+    return 1 - (capped / softcap) ** 2
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Sum of cross-entropies under a head that is trained; computes its gradients in the forward, chunk by chunk of positions.
+
+    Logits are neither kept nor computed twice.
     """
 
     @staticmethod
@@ -56,21 +116,19 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             logits = chunk_logits(part, weight, bias, softcap)
             normaliser = logits.logsumexp(-1)
             total += (normaliser - logits.gather(1, wanted.unsqueeze(1)).squeeze(1)).sum()
-            if not (need_hidden or need_weight or need_bias):
-                continue
-            kept = logits.clone() if softcap else logits
+            slope = _softcap_slope(logits, softcap) if softcap else None
             # In place: another tensor of this size costs more than the arithmetic.
             gradient = logits.sub_(normaliser.unsqueeze(1)).exp_()
             gradient[torch.arange(len(wanted), device=wanted.device), wanted] -= 1
-            if softcap:
-                gradient = gradient * (1 - (kept / softcap) ** 2)
+            if slope is not None:
+                gradient.mul_(slope)
             if bias_gradient is not None:
                 bias_gradient += gradient.sum(0)
             gradient = gradient.to(hidden.dtype)
             if hidden_gradient is not None:
-                hidden_gradient[start : start + size] = gradient @ weight
+                hidden_gradient[start : start + size] = linear(gradient, weight.T)
             if weight_gradient is not None:
-                weight_gradient += (gradient.T @ part).to(precision)
+                weight_gradient += linear(gradient.T, part.T).to(precision)
         saved = [item for item in (hidden_gradient, weight_gradient, bias_gradient) if item is not None]
         ctx.save_for_backward(*saved)
         ctx.present = (hidden_gradient is not None, weight_gradient is not None, bias_gradient is not None)
@@ -78,6 +136,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, output_gradient: Tensor) -> Any:  # type: ignore[override]
         saved = list(ctx.saved_tensors)
         hidden, weight, bias = (saved.pop(0) if here else None for here in ctx.present)
@@ -103,7 +162,9 @@ def cross_entropy_sum(
         labels: [N] token ids.
         softcap: c of `c tanh(x / c)`, or None.
     """
-    return _ChunkedCrossEntropy.apply(hidden, weight.to(hidden.dtype), bias, labels, softcap)  # type: ignore[no-any-return,no-untyped-call]
+    trains_head = torch.is_grad_enabled() and (weight.requires_grad or (bias is not None and bias.requires_grad))
+    way = _ChunkedCrossEntropy if trains_head else _FrozenHeadCrossEntropy
+    return way.apply(hidden, weight.to(hidden.dtype), bias, labels, softcap)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def logsumexp(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None = None) -> Tensor:

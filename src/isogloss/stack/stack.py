@@ -2,23 +2,24 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
-from isogloss.modules import PromptAction, TransferModule
-from isogloss.stack import head
+from isogloss.modules import RetrievalAction, TransferModule
+from isogloss.stack import head, retrieval
 from isogloss.stack.assembly import Assembled, PlacedPrompt, assemble, gather_positions
 from isogloss.stack.attach import Attachment
-from isogloss.stack.bank import Bank, Rows, Slot, name_slots, refuse_foreign
+from isogloss.stack.bank import Bank, Rows, name_slots, refuse_foreign
 from isogloss.stack.batch import StackOutput, TextBatch
 from isogloss.stack.generation import generate
 from isogloss.stack.notation import Term, format_notation
 from isogloss.stack.patch import BackbonePatch
 from isogloss.stack.prefix import run_with_prefix
+from isogloss.stack.prompts import check_prompts, placed_prompts, prompt_actions, prompt_length
 from isogloss.stack.suffix import run_with_suffix, suffix_pays
 
 
@@ -31,6 +32,7 @@ class Stack(nn.Module):
         prompt_fusion: What several prompts at one place do: stand behind one another, or be averaged (S1's `avg`).
         double_language_prompt: Feed the language prompt twice in training and once in generation, as the published LP+TP
             code did (papers.md 1.5a). Only to study that quirk.
+        backbone_pool: Whether a backbone that was pre-trained with a prompt pool uses it, before all else.
 
     Raises:
         IsoglossError: A module was made for another backbone, prompts leave no room for text, or a site is missing.
@@ -43,23 +45,36 @@ class Stack(nn.Module):
         *,
         prompt_fusion: Literal["concatenate", "average"] = "concatenate",
         double_language_prompt: bool = False,
+        backbone_pool: bool = True,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.model = backbone.model
         self.prompt_fusion = prompt_fusion
         self.double_language_prompt = double_language_prompt
-        self.slots = name_slots(modules)
+        pool = retrieval.backbone_pool(backbone) if backbone_pool else None
+        self.slots = name_slots(modules if pool is None else [pool, *modules])
+        self._losses: list[Tensor] = []
         self.members = nn.ModuleList(module for slot in self.slots for module in slot.modules)
         for module in self.members:
             refuse_foreign(module, backbone)  # type: ignore[arg-type]
         self._attachment = Attachment(backbone, self.slots)
-        self._check_prompts()
+        check_prompts(self)
         states: list[Any] = [module.backbone_state for module in self.members if module.backbone_state]
         if len(states) > 1:
             raise IsoglossError("Two modules of the stack carry changed backbone weights; only one can.")
         self._patch = BackbonePatch(self.model, states[0]) if states else None
         self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Switches the mode; what is frozen always computes as in evaluation (no dropout of a frozen backbone, say)."""
+        super().train(mode)
+        parts: list[nn.Module] = [self.model, *self.members]
+        for part in parts:
+            if mode and not any(parameter.requires_grad for parameter in part.parameters()):
+                part.eval()
+        self._modes = [part.training for part in parts]
+        return self
 
     # -- what it is -----------------------------------------------------------------------------------------------
 
@@ -75,12 +90,7 @@ class Stack(nn.Module):
     def prompt_length(self, side: str | None = None) -> int:
         """Prompt vectors on a side (default: where the text goes in)."""
         side = side or self.backbone.sites.sides[0]
-        lengths: dict[str, list[int]] = {}
-        for slot, action in self._prompt_actions(side):
-            copies = 2 if self.double_language_prompt and slot.name == "language" else 1
-            lengths.setdefault(action.placement, []).extend([action.length] * copies)
-        fuse = max if self.prompt_fusion == "average" else sum
-        return sum(fuse(found) for found in lengths.values())
+        return prompt_length(self, side)
 
     @property
     def text_budget(self) -> int | None:
@@ -96,7 +106,7 @@ class Stack(nn.Module):
 
     def run(self, batch: TextBatch) -> StackOutput:
         """Runs the batch and returns last hidden states (no LM head)."""
-        rows = self._rows(batch.routes, batch.input_ids.shape[0])
+        rows = self.rows(batch)
         if self._prefix_pays(rows, batch.input_ids.shape[0]):
             return run_with_prefix(self, batch, rows)
         if suffix_pays(self, batch):
@@ -165,7 +175,23 @@ class Stack(nn.Module):
             **options: Passed to `transformers`' `generate` (`num_beams`, `do_sample`, ...).
         """
         batch = TextBatch(input_ids, attention_mask, routes=routes)
-        return generate(self, batch, self._rows(routes, input_ids.shape[0]), max_new_tokens, options)
+        return generate(self, batch, self.rows(batch), max_new_tokens, options)
+
+    # -- prompts that their text chooses ----------------------------------------------------------------------------
+
+    @property
+    def retrieves(self) -> bool:
+        """Whether a prompt of the stack is chosen by the text."""
+        return bool(retrieval.retrievals(self.slots))
+
+    def language_routes(self, languages: Sequence[str | Sequence[str]]) -> dict[str, Tensor]:
+        """Routes for modules that are told their text's language; empty when none asks. See `retrieval.language_routes`."""
+        return retrieval.language_routes(self.slots, languages)
+
+    def take_module_loss(self) -> Tensor | None:
+        """The modules' own loss (a pull loss, say), mean over the rows run in training mode since the last call; None without."""
+        found, self._losses = self._losses, []
+        return torch.cat(found).mean() if found else None
 
     # -- LM head --------------------------------------------------------------------------------------------------
 
@@ -201,7 +227,7 @@ class Stack(nn.Module):
     def attached(self, rows: Rows) -> Iterator[None]:
         """Within it the backbone computes with the stack's modules, under the routes of one batch."""
         # Another stack on this backbone may have changed the mode of what the two share (dropout).
-        if any(part.training != self.training for part in (self.model, *self.members)):
+        if self._modes != [part.training for part in (self.model, *self.members)]:
             self.train(self.training)
         with self.patched(), self._attachment.attached(rows):
             yield
@@ -240,6 +266,7 @@ class Stack(nn.Module):
             first_ids=first_ids,
             end_ids=backbone.eos_ids,
             pad_left=pad_left,
+            position_limit=backbone.max_length or 0,
         )
         limit = backbone.max_length if backbone.family.absolute_positions else None
         total = assembled.embeddings.shape[1] + (0 if with_prompts else self.prompt_length())
@@ -252,17 +279,9 @@ class Stack(nn.Module):
 
     def placed_prompts(self, side: str, rows: Rows, batch_size: int) -> list[PlacedPrompt]:
         """The prompts of one side with their vectors for this batch, fused as the stack says."""
-        found: list[PlacedPrompt] = []
-        for slot, action in self._prompt_actions(side):
-            vectors = action.vectors(rows.weights(slot, action.group, batch_size))
-            found.append(PlacedPrompt(vectors, action.placement))
-            if self.double_language_prompt and self.training and slot.name == "language":
-                found.append(found[-1])
-        if self.prompt_fusion == "average":
-            found = [
-                _average([prompt for prompt in found if prompt.placement == place])
-                for place in dict.fromkeys(p.placement for p in found)
-            ]
+        found, losses = placed_prompts(self, side, rows, batch_size)
+        if self.training and torch.is_grad_enabled():
+            self._losses += losses
         return found
 
     def output(self, assembled: Assembled, states: Tensor, batch: TextBatch, rows: Rows) -> StackOutput:
@@ -315,12 +334,18 @@ class Stack(nn.Module):
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    def _rows(self, routes: Mapping[str, Tensor] | None, batch_size: int) -> Rows:
-        return Rows(self.slots, dict(routes or {}), batch_size)
+    def rows(self, batch: TextBatch) -> Rows:
+        """The routes of a batch, with what its texts offer to prompts that are chosen by them."""
+        rows = Rows(self.slots, dict(batch.routes or {}), batch.input_ids.shape[0])
+        if self.retrieves:
+            rows.text = retrieval.read_text(self, batch)
+        return rows
 
     def _run_body(self, assembled: Assembled, batch: TextBatch) -> Tensor:
         mask = assembled.attention_mask
         extra: dict[str, Any] = self.position_ids(mask)
+        if assembled.positions is not None:
+            extra["position_ids"] = assembled.positions + self.backbone.family.position_offset
         if batch.token_type_ids is not None:
             segments = torch.zeros_like(mask)
             extra["token_type_ids"] = segments.scatter(
@@ -354,43 +379,10 @@ class Stack(nn.Module):
         )
 
     def _prefix_pays(self, rows: Rows, batch_size: int) -> bool:
-        actions = self._prompt_actions("decoder")
+        actions = prompt_actions(self.slots, "decoder")
         if self.backbone.kind != "decoder" or not self.backbone.family.prefix_cache or not actions:
             return False
-        if any(action.placement != "before" for _, action in actions):
+        if any(action.placement != "before" or isinstance(action, RetrievalAction) for _, action in actions):
             return False
         _, which = rows.combinations()
         return which is None or int(which.max()) + 1 < batch_size
-
-    def _prompt_actions(self, side: str) -> list[tuple[Slot, PromptAction]]:
-        return [
-            (slot, action)
-            for slot in self.slots
-            for action in slot.actions
-            if isinstance(action, PromptAction) and action.side == side
-        ]
-
-    def _check_prompts(self) -> None:
-        if self.prompt_fusion not in ("concatenate", "average"):
-            raise IsoglossError(f"The prompt fusion '{self.prompt_fusion}' is unknown; use concatenate or average.")
-        budget = self.text_budget
-        if budget is not None and budget < 4:
-            raise IsoglossError(
-                f"The prompts take {self.prompt_length()} of the {self.backbone.max_length} positions of {self.backbone.name} and leave "
-                "no room for text; shorten them."
-            )
-        if self.prompt_fusion == "average":
-            for side in self.backbone.sites.sides:
-                lengths = {action.length for _, action in self._prompt_actions(side)}
-                if len(lengths) > 1:
-                    raise IsoglossError(
-                        f"Prompts can only be averaged when they are equally long, but they have {sorted(lengths)} vectors."
-                    )
-
-
-def _average(prompts: list[PlacedPrompt]) -> PlacedPrompt:
-    vectors = [prompt.vectors for prompt in prompts]
-    return PlacedPrompt(
-        sum(vectors[1:], start=vectors[0]) / len(vectors),
-        prompts[0].placement,
-    )

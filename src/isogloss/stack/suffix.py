@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from isogloss.modules import PromptAction
+from isogloss.modules import PromptAction, RetrievalAction
 from isogloss.stack.bank import Rows
 from isogloss.stack.batch import StackOutput, TextBatch
 
@@ -27,6 +27,9 @@ def suffix_pays(stack: "Stack", batch: TextBatch) -> bool:
     trained = False
     for slot in stack.slots:
         actions = slot.actions
+        # What is chosen by the text needs the text.
+        if any(isinstance(action, RetrievalAction) for action in actions):
+            return False
         placed = [action.placement for action in actions if isinstance(action, PromptAction)]
         if any(placement != "after" for placement in placed):
             return False

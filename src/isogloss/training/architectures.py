@@ -9,6 +9,15 @@ import torch
 
 from isogloss.training.recipe import Recipe
 
+# Linear layers that write to the residual stream.
+_RESIDUAL = (
+    ".self_attn.o_proj",
+    ".mlp.down_proj",
+    ".SelfAttention.o",
+    ".EncDecAttention.o",
+    ".DenseReluDense.wo",
+)
+
 
 def fresh_model(recipe: Recipe, tokenizer: Any) -> Any:
     """Builds a randomly initialised model for a recipe, seeded by it.
@@ -19,9 +28,19 @@ def fresh_model(recipe: Recipe, tokenizer: Any) -> Any:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return {"encoder": _encoder, "decoder": _decoder, "encoder-decoder": _encoder_decoder}[recipe.kind](
-            recipe, tokenizer
-        )
+        build = {"encoder": _encoder, "decoder": _decoder, "encoder-decoder": _encoder_decoder}[recipe.kind]
+        model = build(recipe, tokenizer)
+    if recipe.embeddings == "cooccurrence":
+        _silence_blocks(model)
+    return model
+
+
+def _silence_blocks(model: Any) -> None:
+    """Blocks start by adding nothing, so that the first hidden states are the embeddings; random blocks drown what those know."""
+    with torch.no_grad():
+        for name, layer in model.named_modules():
+            if name.endswith(_RESIDUAL):
+                layer.weight.zero_()
 
 
 def _shared(recipe: Recipe, tokenizer: Any) -> dict[str, Any]:

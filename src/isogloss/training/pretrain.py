@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from isogloss.backbones import Backbone, fingerprint, load_backbone
 from isogloss.backbones.families import family_of
+from isogloss.backbones.pool_part import save_pool, without_pool
 from isogloss.backbones.sites import resolve_sites
 from isogloss.corpora import (
     ContrastBatch,
@@ -23,12 +25,14 @@ from isogloss.corpora import (
 )
 from isogloss.corpora.cooccurrence import cooccurrence_embeddings
 from isogloss.errors import IsoglossError
-from isogloss.stack import Stack, TextBatch
+from isogloss.stack import Stack
 from isogloss.storage import content_key, file_digest, load_tensors, new_folder, save_tensors, write_json, write_text
 from isogloss.training.architectures import fresh_model
 from isogloss.training.config import FitConfig, FitResult, LossResult, TrainedPart
 from isogloss.training.fit import fit
+from isogloss.training.lm_batches import objective_batch, text_batch
 from isogloss.training.outputs import claim_output
+from isogloss.training.pool_setup import add_pool
 from isogloss.training.pretrain_card import model_card
 from isogloss.training.pretrain_stream import PretrainStep, PretrainStream, make_objective
 from isogloss.training.progress import Progress
@@ -66,7 +70,7 @@ def pretrain(
     files = {code: _text_files(recipe, code) for code in recipe.codes}
     tell: Callable[[str], None] = progress.note if progress else (lambda text: None)
     identity = {
-        "recipe": recipe.model_dump(),
+        "recipe": recipe.model_dump(exclude=None if recipe.pool else {"pool"}),
         "texts": {code: [file_digest(path) for path in paths] for code, paths in files.items()},
     }
     backbone, stores = _start(recipe, files, cache_dir, tell)
@@ -77,10 +81,15 @@ def pretrain(
         aligned = [
             code
             for code in recipe.codes
-            if any(list(Path(folder).glob(f"{code}.jsonl*")) for folder in recipe.parallel)
+            if any(list(Path(source.folder).glob(f"{code}.jsonl*")) for source in recipe.parallel)
         ]
         parallel = ParallelCorpus.open(
-            recipe.parallel, backbone.tokenizer, languages=aligned, pivot=recipe.pivot, cache_dir=cache_dir
+            [source.folder for source in recipe.parallel],
+            backbone.tokenizer,
+            languages=aligned,
+            pivot=recipe.pivot,
+            times=[source.times for source in recipe.parallel],
+            cache_dir=cache_dir,
         )
     splits = {
         code: store.split(min(recipe.validation_documents, max(1, store.document_count // 10)))
@@ -88,8 +97,11 @@ def pretrain(
     }
     if recipe.embeddings == "cooccurrence" and not recipe.start_from:
         _set_embeddings(backbone, [train for train, _ in splits.values()], parallel, recipe, cache_dir, tell)
+    if recipe.pool:
+        add_pool(backbone, recipe.pool, recipe.codes, recipe.seed)
     backbone.unfreeze()
     stack = Stack(backbone, [])
+    _check_room(recipe, stack)
     result = fit(
         FitConfig(
             steps=recipe.steps,
@@ -102,10 +114,11 @@ def pretrain(
             keep_best=False,
             checkpoint_seconds=checkpoint_seconds,
         ),
-        parts=[TrainedPart("backbone", list(dict.fromkeys(backbone.model.parameters())))],
+        parts=_parts(backbone, recipe),
         batches=PretrainStream(recipe, {code: train for code, (train, _) in splits.items()}, parallel, backbone),
         loss=lambda step: step_loss(stack, step),
         modules={"backbone": backbone.model},
+        computing=[stack],
         folder=target,
         progress=progress,
         identity=identity,
@@ -113,11 +126,25 @@ def pretrain(
     validation = validation_losses(stack, {code: held for code, (_, held) in splits.items()}, recipe)
     facts = _facts(recipe, backbone, result, validation, {code: store.token_count for code, store in stores.items()})
     with new_folder(target, overwrite=True) as folder:
-        backbone.model.to(torch.bfloat16).save_pretrained(folder)
+        save_pool(folder, backbone.model)
+        with without_pool(backbone.model):
+            backbone.model.to(torch.bfloat16).save_pretrained(folder)
         backbone.tokenizer.save_pretrained(folder)
         write_json(folder / "isogloss.json", facts)
         write_text(folder / "README.md", model_card(recipe, facts))
     return {"backbone": str(target), **facts}
+
+
+def _parts(backbone: Backbone, recipe: Recipe) -> list[TrainedPart]:
+    """Input embeddings (with a tied output) at a rate of their own, and all the rest."""
+    table = backbone.model.get_input_embeddings().weight
+    if recipe.embedding_rate == 0:
+        table.requires_grad_(False)
+    body = [weight for weight in dict.fromkeys(backbone.model.parameters()) if weight is not table]
+    parts = [TrainedPart("body", body)]
+    if recipe.embedding_rate > 0:
+        parts.append(TrainedPart("embeddings", [table], learning_rate=recipe.learning_rate * recipe.embedding_rate))
+    return parts
 
 
 def step_loss(stack: Stack, step: PretrainStep) -> LossResult:
@@ -126,15 +153,25 @@ def step_loss(stack: Stack, step: PretrainStep) -> LossResult:
     batch = step.batch.to(device)
     if isinstance(batch, ContrastBatch):
         first, second = (
-            stack.run(TextBatch(half.input_ids, half.attention_mask)).pooled_mean()
-            for half in (batch.first, batch.second)
+            stack.run(
+                text_batch(
+                    stack, half.input_ids, half.attention_mask, step.languages and [p[side] for p in step.languages]
+                )
+            ).pooled_mean()
+            for side, half in enumerate((batch.first, batch.second))
         )
         loss = symmetric_info_nce(first, second, temperature=step.objective.temperature, groups=batch.groups)
         tokens = int(batch.first.attention_mask.sum() + batch.second.attention_mask.sum())
-        return LossResult(loss * len(first), len(first), tokens)
-    output = stack.run(TextBatch(batch.input_ids, batch.attention_mask, batch.decoder_input_ids))
-    loss = stack.lm_loss(output.at(batch.label_positions), batch.labels)
-    return LossResult(loss, len(batch.labels), batch.token_count)
+        return with_module_loss(stack, LossResult(loss * len(first), len(first), tokens))
+    text, positions, labels = objective_batch(stack, batch, step.languages)
+    loss = stack.lm_loss(stack.run(text).at(positions), labels)
+    return with_module_loss(stack, LossResult(loss, len(labels), batch.token_count))
+
+
+def with_module_loss(stack: Stack, result: LossResult) -> LossResult:
+    """Adds the modules' own loss (a pull loss, say), a mean over rows, to each of the summed losses."""
+    own = stack.take_module_loss()
+    return result if own is None else replace(result, total=result.total + own * result.count)
 
 
 def validation_losses(stack: Stack, held: Mapping[str, TokenStore], recipe: Recipe, rows: int = 32) -> dict[str, float]:
@@ -155,21 +192,31 @@ def validation_losses(stack: Stack, held: Mapping[str, TokenStore], recipe: Reci
             continue
         batch = objective.collate(view.take(range(min(rows, len(view)))), stream_generator("validation", code))
         with torch.no_grad():
-            result = step_loss(stack, PretrainStep(item, batch))
+            result = step_loss(stack, PretrainStep(item, batch, [code] * len(batch.input_ids)))
         losses[code] = float(result.total) / result.count
     return losses
+
+
+def _check_room(recipe: Recipe, stack: Stack) -> None:
+    longest = max(stage.length for stage in recipe.stages)
+    if stack.text_budget is not None and longest > stack.text_budget:
+        raise IsoglossError(
+            f"The recipe's stages have rows of {longest} tokens, but {recipe.name} takes {stack.text_budget} beside its "
+            f"{stack.prompt_length()} prompt vectors; use shorter rows."
+        )
 
 
 def _text_files(recipe: Recipe, code: str) -> list[Path]:
     found = [
         path
-        for folder in recipe.text
+        for source in recipe.text
         for suffix in (".jsonl.gz", ".jsonl", ".txt.gz", ".txt")
-        if (path := Path(folder) / f"{code}{suffix}").is_file()
+        if (path := Path(source.folder) / f"{code}{suffix}").is_file()
+        for _ in range(source.times)
     ]
     if not found:
         raise IsoglossError(
-            f"No text for {code} in {', '.join(recipe.text)}; expected a file {code}.jsonl.gz or .txt there."
+            f"No text for {code} in {', '.join(source.folder for source in recipe.text)}; expected a file {code}.jsonl.gz or .txt there."
         )
     return found
 
@@ -233,7 +280,7 @@ def _set_embeddings(
     wanted = {
         "stores": [(store.folder.name, store.token_count) for store in stores],
         "pairs": parallel.sizes if parallel else {},
-        "parallel": recipe.parallel,
+        "parallel": [source.model_dump() for source in recipe.parallel],
         "dim": backbone.hidden_size,
         "seed": recipe.seed,
     }
@@ -271,7 +318,8 @@ def _facts(
         "validation_perplexity": {code: round(math.exp(min(loss, 20.0)), 1) for code, loss in validation.items()},
         "text_tokens": dict(tokens),
         "training": recipe.advice,
-        "recipe": recipe.model_dump(),
+        "recipe": recipe.model_dump(exclude=None if recipe.pool else {"pool"}),
+        **({"pool": backbone.pool} if backbone.pool else {}),
     }
 
 

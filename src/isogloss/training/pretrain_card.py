@@ -40,6 +40,7 @@ def model_card(recipe: Recipe, facts: Mapping[str, Any]) -> str:
             f"* Parameters: {facts['parameters']:,}; vocabulary: {facts['vocabulary']:,}",
             f"* Steps: {facts['steps']:,} ({stages}); tokens seen: {facts['tokens_seen']:,}; {facts['seconds'] / 60:.0f} minutes",
             f"* Objectives (weight): {objectives}; first embeddings: {recipe.embeddings}",
+            *([f"* Prompt pool, trained with it: `{facts['pool']}`"] if facts.get("pool") else []),
             f"* Final training loss (mean over objectives): {facts['final_loss']}; finished {facts['finished']}",
             "",
             "## Text and licences",

@@ -1,6 +1,6 @@
 """What a pre-training step reads: an objective drawn by weight, a language mixture drawn by temperature; resumable."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +29,14 @@ from isogloss.training.recipe import ObjectiveRecipe, Recipe, StageRecipe
 
 @dataclass(frozen=True)
 class PretrainStep:
-    """One batch and the recipe line of its objective."""
+    """One batch, the recipe line of its objective, and the languages of its rows.
+
+    `languages` has one code a row, for a contrast one pair a row, and is None where rows mix pairs.
+    """
 
     objective: ObjectiveRecipe
     batch: ObjectiveBatch | ContrastBatch
+    languages: Sequence[str] | Sequence[tuple[str, str]] | None = None
 
 
 def make_objective(name: str, tokenizer: Any, length: int, backbone: Any, rate: float = 0.15) -> Any:
@@ -127,12 +131,17 @@ class PretrainStream:
             return None
         if item.name in ("translation", "contrast"):
             assert self._parallel is not None
-            return PretrainStep(item, objective.collate(self._parallel.take(draw), generator))
+            pairs = self._parallel.take(draw)
+            # A translation row is packed with pairs of any languages.
+            return PretrainStep(
+                item, objective.collate(pairs, generator), pairs.languages if item.name == "contrast" else None
+            )
         if views is None:
             return PretrainStep(
                 item, objective.collate(self._packed_pairs(draw, objective.raw_length, generator), generator)
             )
-        return PretrainStep(item, objective.collate(take_blocks(views, draw), generator))
+        codes = [draw.names[source] for source in draw.sources.tolist()]
+        return PretrainStep(item, objective.collate(take_blocks(views, draw), generator), codes)
 
     def _objective(
         self, key: str, item: ObjectiveRecipe, stage: StageRecipe

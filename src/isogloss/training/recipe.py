@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from isogloss.errors import IsoglossError
 from isogloss.languages import resolve
@@ -59,6 +59,13 @@ class StageRecipe(_Strict):
     batch: int = Field(ge=1)
 
 
+class TextFolder(_Strict):
+    """A folder of text, and how many times each of its rows counts: a small good text among large ones."""
+
+    folder: str
+    times: int = Field(default=1, ge=1)
+
+
 class Recipe(_Strict):
     """A whole pre-training.
 
@@ -66,11 +73,14 @@ class Recipe(_Strict):
         name: Name of the backbone.
         kind: What to build.
         languages: Any names the language table knows; file stems of the text folders after resolution.
-        text: Folders with `<language>.jsonl[.gz]` or `.txt[.gz]`; `${NAME:default}` reads the environment.
-        parallel: Folders with aligned text, `<language>.jsonl[.gz]` with `key` and `text`.
+        text: Folders with `<language>.jsonl[.gz]` or `.txt[.gz]`; `${NAME:default}` reads the environment. A folder that
+            counts several times is written `{folder: F, times: N}`.
+        parallel: Folders with aligned text, `<language>.jsonl[.gz]` with `key` and `text`; likewise.
         pivot: Only pairs with this language.
         start_from: A backbone to continue (its tokenizer and weights) instead of a fresh one.
         embeddings: How input embeddings start.
+        embedding_rate: Their learning rate as a multiple of the others'; 0 keeps them as they start.
+        pool: A prompt pool that is trained with the model, as a module spec (`pool:256x4`).
         alpha: Smoothing exponent of the mixture of languages.
         validation_documents: Documents at the end of each language's text kept for validation.
         advice: How to train on this backbone, by method (`adapter`, `prompt`, `lora`, `none`, `full`): fields of `Optimisation`.
@@ -81,13 +91,15 @@ class Recipe(_Strict):
     name: str
     kind: Literal["encoder", "decoder", "encoder-decoder"]
     languages: list[str] = Field(min_length=1)
-    text: list[str] = Field(min_length=1)
-    parallel: list[str] = []
+    text: list[TextFolder] = Field(min_length=1)
+    parallel: list[TextFolder] = []
     pivot: str | None = None
     start_from: str | None = None
     tokenizer: TokenizerRecipe = TokenizerRecipe()
     model: ModelRecipe = ModelRecipe()
     embeddings: Literal["random", "cooccurrence"] = "random"
+    pool: str | None = None
+    embedding_rate: float = Field(default=1.0, ge=0)
     objectives: list[ObjectiveRecipe] = Field(min_length=1)
     stages: list[StageRecipe] = Field(min_length=1)
     alpha: float = Field(default=0.3, ge=0, le=1)
@@ -100,6 +112,13 @@ class Recipe(_Strict):
     advice: dict[str, dict[str, float | str]] = {}
     licence: str = "see sources"
     sources: list[str] = []
+
+    @field_validator("text", "parallel", mode="before")
+    @classmethod
+    def _folders(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return [{"folder": item} if isinstance(item, str) else item for item in value]
+        return value
 
     @property
     def steps(self) -> int:
@@ -140,6 +159,14 @@ def read_recipe(path: str | Path) -> Recipe:
     except ValidationError as problem:
         raise IsoglossError(_explain(source, text, problem)) from problem
     recipe.codes  # noqa: B018 - raises for an unknown language
+    if recipe.pool:
+        # Only here, as it brings torch along.
+        from isogloss.training.pool_setup import pool_config
+
+        try:
+            pool_config(recipe.pool)
+        except IsoglossError as problem:
+            raise IsoglossError(f"The recipe '{source}' has a wrong value for 'pool': {problem}") from problem
     return recipe
 
 
@@ -178,5 +205,7 @@ def _known_keys(path: list[str]) -> list[str]:
         "model": ModelRecipe,
         "objectives": ObjectiveRecipe,
         "stages": StageRecipe,
+        "text": TextFolder,
+        "parallel": TextFolder,
     }
     return list(models[path[0]].model_fields) if path[0] in models else []

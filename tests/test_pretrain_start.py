@@ -1,0 +1,105 @@
+"""How pre-training starts: silent blocks over counted embeddings, their own learning rate, texts that count several times."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from isogloss.backbones import load_backbone
+from isogloss.corpora import ParallelCorpus
+from isogloss.errors import IsoglossError
+from isogloss.stack import Stack
+from isogloss.training.architectures import fresh_model
+from isogloss.training.pretrain import pretrain, wrap_model
+from isogloss.training.recipe import Recipe, read_recipe
+from tests._corpora_tools import word_tokenizer
+from tests._pool_tools import recipe, write_world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_world(tmp_path_factory.mktemp("world"))
+
+
+def _shape(kind: str, embeddings: str) -> Recipe:
+    return Recipe(
+        name="tiny",
+        kind=kind,  # type: ignore[arg-type]
+        languages=["eng"],
+        text=["text"],  # type: ignore[list-item]
+        model={"hidden": 16, "layers": 2, "heads": 2, "ffn": 32},  # type: ignore[arg-type]
+        embeddings=embeddings,  # type: ignore[arg-type]
+        objectives=[{"name": "masked", "weight": 1}],  # type: ignore[list-item]
+        stages=[{"steps": 1, "length": 8, "batch": 2}],  # type: ignore[list-item]
+    )
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder", "encoder-decoder"])
+def test_blocks_over_counted_embeddings_start_silent(kind: str) -> None:
+    tokenizer = word_tokenizer(kind)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    for embeddings, silent in (("cooccurrence", True), ("random", False)):
+        backbone = wrap_model("tiny", fresh_model(_shape(kind, embeddings), tokenizer), tokenizer)
+        states = Stack(backbone, []).hidden(ids, torch.ones_like(ids))[0]
+        table = backbone.embed(ids)[0].detach()
+        # Only the last norm acts on them, which changes lengths.
+        alike = torch.cosine_similarity(states.detach(), table, dim=-1).min()
+        assert (alike > 0.9999) == silent
+
+
+@pytest.mark.parametrize(("rate", "moved"), [(0.0, False), (0.5, True)])
+def test_embeddings_learn_at_their_own_rate(world: Path, tmp_path: Path, rate: float, moved: bool) -> None:
+    wanted = recipe(world, pool=None, embedding_rate=rate)
+    before = fresh_model(wanted, load_tokenizer(world, tmp_path)).get_input_embeddings().weight.to(torch.bfloat16)
+    pretrain(wanted, tmp_path / "out", cache_dir=world / "cache")
+    after = load_backbone(tmp_path / "out").model.get_input_embeddings().weight.to(torch.bfloat16)
+    assert (not torch.equal(before, after)) == moved
+
+
+def load_tokenizer(world: Path, folder: Path) -> object:
+    pretrain(
+        recipe(world, pool=None, stages=[{"steps": 1, "length": 24, "batch": 4}]),
+        folder / "first",
+        cache_dir=world / "cache",
+    )
+    return load_backbone(folder / "first").tokenizer
+
+
+def test_a_parallel_text_counts_several_times_in_the_same_groups(world: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(world, tmp_path)
+    sources = [world / "parallel"]
+    once = ParallelCorpus.open(sources, tokenizer, cache_dir=world / "cache")
+    thrice = ParallelCorpus.open(sources, tokenizer, times=[3], cache_dir=world / "cache")
+    assert {pair: 3 * count for pair, count in once.sizes.items()} == thrice.sizes
+    groups = [batch.groups for batch in (next(once.iterate(batch_size=30)), next(thrice.iterate(batch_size=90)))]
+    assert torch.equal(groups[0].sort().values.repeat_interleave(3), groups[1].sort().values)
+
+
+def test_a_text_counts_several_times_in_the_tokens(world: Path, tmp_path: Path) -> None:
+    facts = [
+        pretrain(
+            recipe(world, pool=None, text=[{"folder": str(world / "text"), "times": times}]),
+            tmp_path / str(times),
+            cache_dir=world / "cache",
+        )["text_tokens"]
+        for times in (1, 2)
+    ]
+    # Counting twice leaves shares of words as they are, and so the vocabulary.
+    assert facts[1] == {code: pytest.approx(2 * count, rel=0.05) for code, count in facts[0].items()}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("text: [{folder: t, time: 2}]", "did you mean 'times'"),
+        ("text: [{folder: t, times: 0}]", "greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_folder_entry_is_named(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        f"name: x\nkind: encoder\nlanguages: [eng]\n{line}\nobjectives: [{{name: masked, weight: 1}}]\n"
+        "stages: [{steps: 1, length: 8, batch: 1}]\n"
+    )
+    with pytest.raises(IsoglossError, match=said):
+        read_recipe(path)
