@@ -1,0 +1,216 @@
+"""What a meta-training is told, and the parts that all methods build from it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+
+from isogloss.backbones import Backbone
+from isogloss.errors import IsoglossError
+from isogloss.meta.base_steps import BASES, BaseStep
+from isogloss.meta.groups import BY, By, FastWeights, fast_weights
+from isogloss.meta.memory import Estimate, Shape, free_memory, model_shape, refuse_too_large
+from isogloss.meta.objective import Objective
+from isogloss.modules import TransferModule
+from isogloss.stack import Bank, Stack
+from isogloss.tasks.heads import Encoded, Head
+from isogloss.training.defaults import Optimisation, optimisation
+
+STARTS = ("xmaml", "fomaml", "reptile", "auxiliary")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaStage:
+    """How to meta-train.
+
+    Attributes:
+        method: A learned rule (`rules.LEARNED`) or a meta-initialisation (`STARTS`).
+        options: Of the rule.
+        by: Grouping of the fast weights.
+        base: Base step: `sgd`, `momentum` or `adam`; None takes what plain fine-tuning would use.
+        learning_rate: Of the base step (of the inner step, for meta-initialisations); None takes the usual one.
+        head_learning_rate: The same for the head's weights.
+        inner_steps: T, inner steps of an episode.
+        horizon: Inner steps of a simulated fine-tuning before it begins again.
+        order: `first` or `second`: whether outer gradients pass through inner gradients. After one inner step both are
+            exact for a rule.
+        checkpoint: Compute inner steps again instead of keeping their graphs.
+        outer_steps: Outer optimiser steps.
+        outer_learning_rate: None takes the method's usual one.
+        batch_size: Rows of a support batch.
+        query_size: Rows of a query batch; None is the same.
+        clip: Largest norm of the inner gradients; None does not clip.
+        train: `modules` or `all`.
+        head: As in `TaskStage`.
+        head_options: As in `TaskStage`.
+        roles: See `Episodes`.
+        disjoint: Keep translations of support rows out of the queries (parallel data).
+        memory: Bytes to be had; None asks the machine.
+        start_epochs: Epochs of plain fine-tuning in front of a meta-initialisation.
+        seed: Of initial values, drawing and order.
+        tracker: An `accelerate` tracker's name.
+        checkpoint_seconds: Seconds between checkpoints of the run.
+    """
+
+    method: str = "gates"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    by: By = "layer"
+    base: Literal["sgd", "momentum", "adam"] | None = None
+    learning_rate: float | None = None
+    head_learning_rate: float | None = None
+    inner_steps: int = 1
+    horizon: int = 50
+    order: Literal["first", "second"] = "first"
+    checkpoint: bool = False
+    outer_steps: int = 100
+    outer_learning_rate: float | None = None
+    batch_size: int = 16
+    query_size: int | None = None
+    clip: float | None = 1.0
+    train: Literal["modules", "all"] = "all"
+    head: str | None = None
+    head_options: Mapping[str, Any] = field(default_factory=dict)
+    roles: Literal["fixed", "mixed"] = "fixed"
+    disjoint: bool = True
+    memory: int | None = None
+    start_epochs: float = 5.0
+    seed: int = 42
+    tracker: str | None = None
+    checkpoint_seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        """Raises IsoglossError for values that cannot work."""
+        for name in ("inner_steps", "horizon", "outer_steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise IsoglossError(f"Meta-training option {name}={getattr(self, name)} must be 1 or more.")
+        for name, choices in (("order", ("first", "second")), ("train", ("modules", "all")), ("by", BY)):
+            if getattr(self, name) not in choices:
+                raise IsoglossError(
+                    f"Meta-training option {name}={getattr(self, name)!r} must be {' or '.join(choices)}."
+                )
+        if self.base is not None and self.base not in BASES:
+            raise IsoglossError(f"The base step '{self.base}' is unknown; use one of {', '.join(BASES)}.")
+        if self.horizon < self.inner_steps:
+            raise IsoglossError(
+                f"The horizon of {self.horizon} inner steps is shorter than one episode of {self.inner_steps}; make it longer."
+            )
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The live parts of a meta-training.
+
+    Attributes:
+        backbone: Frozen or lent.
+        module: A task module.
+        head: Its head.
+        stack: What runs.
+        objective: Loss of rows.
+        weights: What moves.
+        base: Base step.
+        how: Optimiser and rates of plain fine-tuning here.
+        rates: Learning rate of each fast weight.
+        head_rate: That of the head's.
+    """
+
+    backbone: Backbone
+    module: TransferModule
+    head: Head
+    stack: Stack
+    objective: Objective
+    weights: FastWeights
+    base: BaseStep
+    how: Optimisation
+    rates: tuple[float, ...]
+    head_rate: float
+
+
+def build_parts(
+    backbone: Backbone,
+    module: TransferModule,
+    head: Head,
+    stage: MetaStage,
+    language_modules: Sequence[TransferModule] = (),
+) -> Parts:
+    """Puts a meta-training together.
+
+    Args:
+        backbone: Its gradients are turned on when `stage.train` is `all`.
+        module: What is trained beside it.
+        head: Its head.
+        stage: How.
+        language_modules: Frozen modules of all languages of the episodes, or none.
+    """
+    full = stage.train == "all"
+    backbone.unfreeze() if full else backbone.freeze()
+    members: list[TransferModule | Bank] = [module]
+    index = None
+    if language_modules:
+        members.insert(0, Bank(language_modules))
+        index = {str(found.info.language): number for number, found in enumerate(language_modules)}
+    stack = Stack(backbone, members)
+    how = optimisation(backbone, module.method, full=full, learning_rate=stage.learning_rate)
+    # As `train task` has it: a fresh head learns faster than what it stands on.
+    head_rate = stage.head_learning_rate
+    if head_rate is None:
+        head_rate = max(how.learning_rate, 1e-3) if how.optimiser == "adamw" else how.learning_rate
+    roots: dict[str, nn.Module] = {"module": module, "head": head}
+    if full:
+        roots["backbone"] = backbone.model
+    weights = fast_weights(roots, backbone, stage.by)
+    name = stage.base or ("adam" if how.optimiser == "adamw" else "sgd")
+    return Parts(
+        backbone=backbone,
+        module=module,
+        head=head,
+        stack=stack,
+        objective=Objective(stack, head, index),
+        weights=weights,
+        base=BaseStep(name),  # type: ignore[arg-type]
+        how=how,
+        rates=tuple(head_rate if found.startswith("head/") else how.learning_rate for found in weights.names),
+        head_rate=head_rate,
+    )
+
+
+def check_memory(
+    parts: Parts, stage: MetaStage, rows: Sequence[Encoded], *, second_order: bool, copies: int
+) -> Estimate:
+    """Refuses a meta-training that will not fit.
+
+    Args:
+        parts: Its parts.
+        stage: How.
+        rows: All rows of the episodes.
+        second_order: Whether the outer gradient passes through inner gradients.
+        copies: Further copies of the fast weights.
+
+    Raises:
+        IsoglossError: Needed and free memory, and cheaper ways.
+    """
+    longest = max(row.length for row in rows)
+    size = max(stage.batch_size, stage.query_size or 0)
+    whole = sum(parameter.numel() for parameter in parts.backbone.model.parameters())
+    backbone_size = sum(
+        parameter.numel()
+        for name, parameter in zip(parts.weights.names, parts.weights.parameters, strict=True)
+        if name.startswith("backbone/")
+    )
+    shape = Shape(
+        fast=parts.weights.size,
+        frozen=whole - backbone_size,
+        moments=parts.base.moments,
+        inner_steps=stage.inner_steps,
+        second_order=second_order,
+        checkpoint=stage.checkpoint,
+        copies=copies,
+        tokens=size * longest,
+        length=longest,
+        blocks=parts.weights.blocks,
+        **model_shape(parts.backbone.config),
+    )
+    # The model itself is there already.
+    free = free_memory(parts.weights.device) if stage.memory is None else stage.memory
+    own = (parts.weights.size + whole - backbone_size) * 4
+    return refuse_too_large(shape, None if free is None else free + own if stage.memory is None else free)

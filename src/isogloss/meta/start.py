@@ -1,0 +1,284 @@
+"""Learning a start: plain fine-tuning on the source, then a meta-initialisation over the auxiliaries; a task module comes out.
+
+X-MAML (Nooralahzadeh et al. 2020, https://arxiv.org/abs/2003.02739; papers.md 4.4), and FOMAML, Reptile and plain auxiliary
+fine-tuning in its place. The rates default to those of the authors in relation to plain fine-tuning: inner SGD at 5 times
+its rate (1e-4 for 2e-5), outer Adam at half of it (1e-5).
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from isogloss.backbones import Backbone
+from isogloss.errors import IsoglossError
+from isogloss.formats import load_module, save_module
+from isogloss.meta.applied import set_weights
+from isogloss.meta.episodes import LanguageDraws, by_language, check_languages
+from isogloss.meta.initialisations import auxiliary as auxiliary_step
+from isogloss.meta.initialisations import fomaml, reptile, xmaml
+from isogloss.meta.learn import check_language_modules, head_is_smooth, identity, languages_of
+from isogloss.meta.objective import twice_differentiable
+from isogloss.meta.stage import STARTS, MetaStage, Parts, build_parts, check_memory
+from isogloss.modules import ModuleConfig, TransferModule, format_module
+from isogloss.storage import read_json
+from isogloss.tasks import Example, Task
+from isogloss.tasks.heads import Encoded
+from isogloss.training.config import FitConfig, LossResult, TrainedPart
+from isogloss.training.evaluation import rebuild_head
+from isogloss.training.fit import fit
+from isogloss.training.new_module import new_module
+from isogloss.training.outputs import claim_output
+from isogloss.training.progress import Progress
+from isogloss.training.task_stage import TaskStage, lent, train_task
+
+_INNER, _OUTER = 5.0, 0.5
+# Reptile's eps: how far one outer step goes to where the inner steps led.
+_REPTILE = 0.3
+# Inside the folder of checkpoints, so that it goes with them when the result is saved.
+_FIRST = Path(".checkpoint") / "start"
+
+
+def learn_start(
+    backbone: Backbone,
+    task: Task,
+    source: Sequence[Example],
+    auxiliary: Sequence[Example],
+    config: ModuleConfig,
+    stage: MetaStage,
+    out: str | Path,
+    *,
+    start: str | Path | None = None,
+    targets: Sequence[str] = (),
+    language_modules: Sequence[TransferModule] = (),
+    data_name: str = "",
+    split: str = "train",
+    auxiliary_split: str = "train",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Learns initial weights and saves them as a task module, ready to be evaluated or fine-tuned further.
+
+    Args:
+        backbone: Given back as it was.
+        task: With or without its label set.
+        source: Labelled examples for the plain fine-tuning in front.
+        auxiliary: Labelled examples of other languages, for the meta-training.
+        config: Of the module.
+        stage: How.
+        out: Output folder; the same one continues an interrupted run.
+        start: Task module of a finished plain fine-tuning, instead of one made here.
+        targets: Codes that will be scored as zero-shot, refused among the auxiliaries and recorded.
+        language_modules: Frozen modules of every language, or none.
+        data_name: For the record.
+        split: Split of `source`, for the record.
+        auxiliary_split: Split of `auxiliary`, for the record; evaluation refuses it.
+        overwrite: Replace what is there.
+        progress: Where to show progress.
+
+    Returns:
+        `{"module", "method", "steps", "seconds", ...}`.
+
+    Raises:
+        IsoglossError: Languages that do not fit, no data, too little memory, an occupied output folder.
+    """
+    if stage.method not in STARTS:
+        raise IsoglossError(f"The method '{stage.method}' learns no start; use one of {', '.join(STARTS)}.")
+    sources, auxiliaries = languages_of(source), languages_of(auxiliary)
+    check_languages(sources, auxiliaries, targets)
+    check_language_modules(language_modules, [*sources, *auxiliaries])
+    target = claim_output(out, overwrite=overwrite)
+    if task.has_labels and task.labels is None:
+        task = task.with_labels_from(source)
+    first = Path(start) if start is not None else target / _FIRST
+    if not (first / "module.json").is_file():
+        own = [module for module in language_modules if module.info.language in sources]
+        _fine_tune(backbone, task, source, config, stage, first, own, data_name, split, progress)
+    saved = load_module(first, backbone)
+    _check_start(saved, task, stage, config, backbone)
+    module = new_module(config, backbone, seed=stage.seed, labels=task.labels or ())
+    module.info.role, module.info.task, module.info.language = "task", task.name, ",".join(sources)
+    head = rebuild_head(saved, backbone)
+    with lent(backbone):
+        head.requires_grad_(True)
+        set_weights(saved, backbone, module, head, full=stage.train == "all")
+        parts = build_parts(backbone, module, head, stage, language_modules)
+        run = _Run(parts, stage)
+        rows = by_language(auxiliary, partial(head.encode, budget=parts.stack.text_budget))
+        second = stage.method == "xmaml"
+        if second and not head_is_smooth(head.name):
+            raise IsoglossError(
+                f"--method xmaml: the head '{head.name}' scores words by a kernel that has no second derivative; use "
+                "--method fomaml or a linear head."
+            )
+        everything = [row for part in rows.values() for row in part]
+        memory = check_memory(parts, stage, everything, second_order=second, copies=4)
+        roots: dict[str, nn.Module] = {"module": module, "head": head}
+        if stage.train == "all":
+            roots["backbone"] = backbone.model
+        result = fit(
+            run.config(),
+            parts=[TrainedPart("start", list(parts.weights.parameters))],
+            batches=LanguageDraws(rows, batches=run.batches, size=stage.batch_size, seed=stage.seed),
+            loss=run.loss,
+            modules=roots,
+            folder=target,
+            progress=progress,
+            identity=identity(parts, [rows], stage, data_name) | {"start": saved.digest},
+        )
+        if stage.train == "all":
+            module.backbone_state = {name: p.detach().clone() for name, p in backbone.model.named_parameters()}
+        elif saved.backbone_state:
+            module.backbone_state = dict(saved.backbone_state)
+    module.head = head if list(head.state_dict()) else None
+    module.info.head = head.to_json()
+    module.info.training = {
+        **saved.info.training,
+        "data": data_name,
+        "split": split,
+        "source": sources,
+        "seen": sorted({*sources, *auxiliaries}),
+        "train": stage.train,
+        "seed": stage.seed,
+        "meta": {
+            "method": stage.method,
+            "auxiliary": auxiliaries,
+            "split": auxiliary_split,
+            "examples": len(auxiliary),
+            "targets": list(targets),
+            "inner_steps": stage.inner_steps,
+            "inner_rate": run.inner_rate,
+            "outer_rate": run.outer_rate,
+            "outer_steps": result.steps,
+            "batch_size": stage.batch_size,
+            "seconds": round(result.seconds, 1),
+            "outer_loss": result.history[-1]["loss"] if result.history else None,
+        },
+    }
+    save_module(module, target, overwrite=True)
+    return {
+        "module": str(target),
+        "method": stage.method,
+        "task": task.name,
+        "steps": result.steps,
+        "seconds": round(result.seconds, 1),
+        "seconds_a_step": round(result.seconds / max(1, result.steps), 3),
+        "parameters": parts.weights.size,
+        "memory_estimate": memory.total,
+        "outer_loss": result.history[-1]["loss"] if result.history else None,
+        "source": sources,
+        "auxiliary": auxiliaries,
+    }
+
+
+def _fine_tune(
+    backbone: Backbone,
+    task: Task,
+    source: Sequence[Example],
+    config: ModuleConfig,
+    stage: MetaStage,
+    out: Path,
+    language_modules: Sequence[TransferModule],
+    data_name: str,
+    split: str,
+    progress: Progress | None,
+) -> None:
+    if progress:
+        progress.note("plain fine-tuning on the source first")
+    train_task(
+        backbone,
+        task,
+        source,
+        [],
+        config,
+        TaskStage(
+            epochs=stage.start_epochs,
+            batch_size=stage.batch_size,
+            train=stage.train,
+            select="last",
+            head=stage.head,
+            head_options=stage.head_options,
+            seed=stage.seed,
+        ),
+        out,
+        language_modules=language_modules,
+        data_name=data_name,
+        split=split,
+        progress=progress,
+    )
+
+
+def _check_start(saved: TransferModule, task: Task, stage: MetaStage, config: ModuleConfig, backbone: Backbone) -> None:
+    if saved.info.role != "task" or saved.info.task != task.name:
+        raise IsoglossError(
+            f"--start: the folder holds '{saved.method}:{saved.info.label}', not a module for the task {task.name}; give one "
+            "that `isogloss train task` made for it."
+        )
+    if format_module(saved.config) != format_module(config):
+        raise IsoglossError(
+            f"--start: the module was trained with --module {format_module(saved.config)}, not {format_module(config)}; give that one."
+        )
+    if stage.train == "modules" and saved.backbone_state:
+        raise IsoglossError("--start: the module carries a changed backbone; give --train all as it was trained with.")
+
+
+class _Run:
+    """The loss of one outer step for `fit`: gradients are left in the weights."""
+
+    def __init__(self, parts: Parts, stage: MetaStage) -> None:
+        self.parts, self.stage = parts, stage
+        usual = parts.how.learning_rate
+        # `parts.how` holds what is given for the inner steps, or the usual rate of plain fine-tuning.
+        self.inner_rate = usual if stage.learning_rate is not None else _INNER * usual
+        self.outer_rate = stage.outer_learning_rate or (
+            _REPTILE if stage.method == "reptile" else _OUTER * usual if stage.learning_rate is None else usual / 10.0
+        )
+        # Reptile and plain fine-tuning have no query batch.
+        self.batches = {"reptile": stage.inner_steps, "auxiliary": 2}.get(stage.method, stage.inner_steps + 1)
+        self._names = parts.objective.names_of(parts.weights)
+
+    def config(self) -> FitConfig:
+        """Outer Adam without decay or schedule, as X-MAML's authors have it; Reptile's own outer step."""
+        return FitConfig(
+            steps=self.stage.outer_steps,
+            optimiser="sgd" if self.stage.method == "reptile" else "adamw",
+            learning_rate=self.outer_rate,
+            schedule="constant",
+            clip=None,
+            keep_best=False,
+            seed=self.stage.seed,
+            checkpoint_seconds=self.stage.checkpoint_seconds,
+            tracker=self.stage.tracker,
+        )
+
+    def loss(self, draws: Mapping[str, Sequence[Sequence[Encoded]]]) -> LossResult:
+        """Mean query loss over the languages, without a graph."""
+        objective = self.parts.objective
+        objective.tokens = 0
+        parameters = self.parts.weights.parameters
+        rate = self.inner_rate
+        match self.stage.method:
+            case "xmaml":
+                with twice_differentiable(self.parts.backbone.model):
+                    value = xmaml(parameters, self._at, draws, rate=rate)
+            case "fomaml":
+                value = fomaml(parameters, objective, draws, rate=rate)
+            case "reptile":
+                value = reptile(parameters, objective, draws, rate=rate)
+            case _:
+                value = auxiliary_step(parameters, objective, draws, rate=rate)
+        return LossResult(value, 1, objective.tokens)
+
+    def _at(self, values: Sequence[Tensor], rows: Sequence[Encoded]) -> Tensor:
+        return self.parts.objective.at(dict(zip(self._names, values, strict=True)), rows)
+
+
+def start_facts(folder: str | Path) -> dict[str, Any]:
+    """What a learned start says about its meta-training."""
+    training: Any = read_json(Path(folder) / "module.json")["training"]
+    return {"source": training["source"], "seen": training["seen"], **training["meta"]}
+
+
+__all__ = ["learn_start", "start_facts"]
