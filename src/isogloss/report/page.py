@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from isogloss.report.figures import Figure
+from isogloss.report.drawing import Figure
 from isogloss.report.tables import Table, show, show_interval, sort_key
 from isogloss.report.trace import Trace
 from isogloss.storage import write_text
@@ -34,7 +34,20 @@ class Commands:
     lines: Sequence[tuple[str, str]]
 
 
-Block = Paragraph | Facts | Commands | Table | Figure
+@dataclass(frozen=True)
+class Details:
+    """Blocks behind a line that opens them; open in print.
+
+    Attributes:
+        title: The line.
+        blocks: What it opens.
+    """
+
+    title: str
+    blocks: Sequence["Block"]
+
+
+Block = Paragraph | Facts | Commands | Table | Figure | Details
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,7 @@ def render_page(page: Page) -> str:
         "facts": lambda block: isinstance(block, Facts),
         "commands": lambda block: isinstance(block, Commands),
         "table": lambda block: isinstance(block, Table),
+        "details": lambda block: isinstance(block, Details),
     }
     return environment.get_template("page.html").render(page=page)
 

@@ -42,12 +42,14 @@ class Column:
         numeric: Aligned to the right and sorted by value.
         digits: Decimals shown; CSV keeps them all.
         note: What the heading means, in a few words.
+        wide: Holds sentences, and so gets room on a page.
     """
 
     name: str
     numeric: bool = False
     digits: int = 1
     note: str = ""
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,12 @@ def show(value: Value, digits: int = 1) -> str:
             return value
         case Score():
             return show(value.value, digits)
-        case bool() | int():
+        case bool():
             return str(value)
-    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+        case int():
+            return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    # The z keeps a rounded -0.0 from being shown as negative.
+    return "–" if math.isnan(value) else f"{value:z.{digits}f}"
 
 
 def show_interval(value: Value, digits: int = 1) -> str:

@@ -16,6 +16,8 @@ class Trace:
         date: ISO 8601, UTC.
         version: Of isogloss.
         data: Name of the data set, and the split.
+        steps: Which steps of a study they come from, in words.
+        commit: Version control commit of the code.
     """
 
     command: str
@@ -25,16 +27,20 @@ class Trace:
     date: str
     version: str
     data: str = ""
+    steps: str = ""
+    commit: str = ""
 
     def facts(self) -> list[tuple[str, str]]:
         """Name and value, in the order they are shown."""
         found = [
             ("command", self.command),
             ("seed" if len(self.seeds) == 1 else "seeds", ", ".join(str(seed) for seed in self.seeds)),
-            ("backbone", f"{self.backbone} (fingerprint {self.fingerprint})"),
+            ("backbone", f"{self.backbone} (fingerprint {self.fingerprint})" if self.fingerprint else self.backbone),
             ("data", self.data),
+            ("steps", self.steps),
             ("date", self.date),
             ("isogloss", self.version),
+            ("commit", self.commit),
         ]
         return [(name, value) for name, value in found if value]
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from isogloss.report.figures import Figure, Series, dot_plot
+from isogloss.report.drawing import Figure
+from isogloss.report.figures import Series, dot_plot
 from isogloss.report.page import Commands, Facts, Page, Paragraph, Section
 from isogloss.report.tables import Column, Score, Table, Value
 from isogloss.report.trace import Trace

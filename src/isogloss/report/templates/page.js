@@ -23,3 +23,37 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+
+// Long tables get a field that hides the rows without the words typed.
+for (const table of document.querySelectorAll("table.sortable")) {
+  const rows = [...table.tBodies[0].rows];
+  if (rows.length < 25) continue;
+  const label = document.createElement("label");
+  label.className = "filter";
+  label.append("Only rows with ");
+  const field = document.createElement("input");
+  field.type = "search";
+  label.append(field);
+  field.addEventListener("input", () => {
+    const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const row of rows) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every((word) => text.includes(word));
+    }
+  });
+  table.parentElement.before(label);
+}
+
+// On paper nothing can be opened.
+addEventListener("beforeprint", () => {
+  for (const details of document.querySelectorAll("details.more:not([open])")) {
+    details.open = true;
+    details.dataset.closed = "";
+  }
+});
+addEventListener("afterprint", () => {
+  for (const details of document.querySelectorAll("details[data-closed]")) {
+    details.open = false;
+    delete details.dataset.closed;
+  }
+});

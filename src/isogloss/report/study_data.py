@@ -1,0 +1,138 @@
+"""What a study hands to its report: scores with their per-example parts, curves, gates, attention, published numbers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+Factor = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class StudyScore:
+    """One model on one language: the smallest thing that a report counts.
+
+    Attributes:
+        step: Content key of the evaluation step, which leads to its folder in the store.
+        factors: The study's choices for this model, for example {"cell": "LP+TA", "task_module": "adapter:8"}.
+        task: Task name.
+        source: Language code that the task module was trained on.
+        language: Language code that it was scored on.
+        seed: Seed of the task training.
+        metric: Name of the task's main metric.
+        value: Its value over all `n` examples, in percent.
+        n: Examples.
+        items: Names of the examples, in order; models scored on the same data have the same names. None where unknown.
+        parts: Per example the numbers from which the metric is computed: (correct,) for accuracy, exact match and F1 of
+            questions; (hits, predicted, gold) for span F1 and for F1 over tags; (predicted label, gold label) indices for
+            macro F1. None where unknown.
+        seen: Whether the language took part in choosing or training anything (source, meta-learner's auxiliary);
+            such scores are not zero-shot.
+        trained_parameters: Parameters that the task stage trained.
+        stored_bytes: Bytes of the task module on disk.
+        seconds: Time of the training step that made the model.
+        command: Command that ran the step.
+        commit: Version control commit of the code, or its version.
+    """
+
+    step: str
+    factors: Mapping[str, Factor]
+    task: str
+    source: str
+    language: str
+    seed: int
+    metric: str
+    value: float
+    n: int
+    items: Sequence[str] | None = None
+    parts: Sequence[Sequence[float]] | None = None
+    seen: bool = False
+    trained_parameters: int = 0
+    stored_bytes: int = 0
+    seconds: float = 0.0
+    command: str = ""
+    commit: str = ""
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """A training's loss or validation score by step."""
+
+    step: str
+    label: str
+    kind: str
+    steps: Sequence[int]
+    values: Sequence[float]
+
+
+@dataclass(frozen=True)
+class GateTable:
+    """Learned gates: values[group][inner step], groups from the lowest layer up."""
+
+    step: str
+    label: str
+    groups: Sequence[str]
+    values: Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class PoolAttention:
+    """Mean attention of each language over the keys of a prompt pool: attention[language][key]."""
+
+    step: str
+    label: str
+    languages: Sequence[str]
+    attention: Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class PublishedScore:
+    """A number from a paper, shown beside ours with where it stands."""
+
+    task: str
+    cell: str
+    language: str
+    metric: str
+    value: float
+    backbone: str
+    source: str
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """Everything that a report is made of.
+
+    Attributes:
+        name: The study's name.
+        description: What it asks, one sentence.
+        scores: All finished evaluations.
+        curves: Learning curves.
+        gates: Learned update rules.
+        pools: Prompt pools.
+        published: Numbers from papers.
+        missing: Steps that failed or have not run: (label, reason).
+        shares: Share of each language in the backbone's pre-training text, where its card tells.
+        command: Command that made the report.
+        commit: Commit of the code that made it.
+        groups: Named groups of languages of the study file; one named `low-resource` takes the place of the rule on shares.
+        backbones: Fingerprint by backbone name.
+        reference: The setting (a cell's name or a whole label) that per-language differences are taken against; empty
+            takes the cell `TA` or, without one, the best setting.
+        date: When it was made, ISO 8601, UTC.
+        version: Of isogloss.
+    """
+
+    name: str
+    description: str
+    scores: Sequence[StudyScore]
+    curves: Sequence[LearningCurve] = ()
+    gates: Sequence[GateTable] = ()
+    pools: Sequence[PoolAttention] = ()
+    published: Sequence[PublishedScore] = ()
+    missing: Sequence[tuple[str, str]] = ()
+    shares: Mapping[str, float] = field(default_factory=dict)
+    command: str = ""
+    commit: str = ""
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    backbones: Mapping[str, str] = field(default_factory=dict)
+    reference: str = ""
+    date: str = ""
+    version: str = ""

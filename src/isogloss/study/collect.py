@@ -1,0 +1,133 @@
+"""From a store to what a report is made of."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from isogloss.errors import IsoglossError
+from isogloss.report.study_data import GateTable, LearningCurve, PublishedScore, StudyData, StudyScore
+from isogloss.storage import read_json
+from isogloss.study.steps import Plan
+from isogloss.study.store import CURVE, MODULE, RECORD, SCORES, Store
+
+
+def collect(store: Store, plan: Plan | None = None, *, command: str = "", commit: str = "") -> StudyData:
+    """Reads everything that a study has finished.
+
+    Args:
+        store: Of the study.
+        plan: What to collect; the plan of the latest run by default.
+        command: Command that makes the report.
+        commit: Of the code that makes it.
+
+    Raises:
+        IsoglossError: The store has no plan.
+    """
+    plan = plan or store.plan()
+    done = store.done(plan.steps)
+    failures = store.failures()
+    records: dict[str, dict[str, Any]] = {}
+    scores: list[StudyScore] = []
+    curves: dict[str, LearningCurve] = {}
+    several = {point["task"]: len({test for _, test, _ in point["evaluations"]}) > 1 for point in plan.points}
+    for point in plan.points:
+        key = point["step"]
+        if key not in done:
+            continue
+        record = records.setdefault(key, store.record(key))
+        for curve in _curves(store, key, plan.steps[key].label):
+            curves.setdefault(f"{key}-{curve.kind}", curve)
+        for code, test, evaluation in point["evaluations"]:
+            if evaluation in done:
+                scores.append(_score(store, point, record, evaluation, code, test if several[point["task"]] else None))
+    gates: list[GateTable] = []
+    for key, step in plan.steps.items():
+        if step.kind == "update" and key in done:
+            gates += _gates(store, key, step.label)
+        if step.kind == "language" and key in done:
+            for curve in _curves(store, key, step.label):
+                curves.setdefault(f"{key}-{curve.kind}", curve)
+    return StudyData(
+        name=plan.name,
+        description=plan.description,
+        scores=scores,
+        curves=list(curves.values()),
+        gates=gates,
+        published=[PublishedScore(**item) for item in plan.published],
+        missing=[(step.label, _why(key, step.needs, failures)) for key, step in plan.steps.items() if key not in done],
+        shares=_shares(plan),
+        command=command,
+        commit=commit,
+    )
+
+
+def _score(
+    store: Store, point: Mapping[str, Any], trained: Mapping[str, Any], key: str, code: str, test: str | None
+) -> StudyScore:
+    found = read_json(store.place(key) / SCORES)
+    record = read_json(store.place(key) / RECORD)
+    factors = dict(point["factors"])
+    if test is not None:
+        factors["test"] = test
+    return StudyScore(
+        step=key,
+        factors=factors,
+        task=point["task"],
+        source=point["source"],
+        language=code,
+        seed=point["seed"],
+        metric=found["metric"],
+        value=found["value"],
+        n=found["n"],
+        items=found["items"],
+        parts=found["parts"],
+        seen=code in point["seen"],
+        trained_parameters=int(trained.get("parameters", 0)),
+        stored_bytes=int(trained.get("stored_bytes", 0)),
+        seconds=float(trained.get("seconds", 0.0)),
+        command=record.get("command", ""),
+        commit=record.get("commit", ""),
+    )
+
+
+def _curves(store: Store, key: str, label: str) -> list[LearningCurve]:
+    with suppress(IsoglossError):
+        found = read_json(store.place(key) / CURVE)
+        return [
+            LearningCurve(key, label, kind, [point[0] for point in found[kind]], [point[1] for point in found[kind]])
+            for kind in ("loss", "dev")
+            if found.get(kind)
+        ]
+    return []
+
+
+def _gates(store: Store, key: str, label: str) -> list[GateTable]:
+    place = store.place(key) / MODULE / "rule.json"
+    if not place.is_file():  # a learned start has none
+        return []
+    rule = read_json(place)
+    values = [[float(part[number]) for part in rule["gates"]] for number in range(len(rule["groups"]))]
+    return [GateTable(key, label, rule["groups"], values)] if rule["gates"] else []
+
+
+def _why(key: str, needs: tuple[str, ...], failures: Mapping[str, Mapping[str, Any]]) -> str:
+    if key in failures:
+        return str(failures[key]["error"])
+    broken = [need for need in needs if need in failures]
+    if broken:
+        return f"needs a step that failed: {failures[broken[0]]['step']}"
+    return "has not run yet"
+
+
+def _shares(plan: Plan) -> dict[str, float]:
+    """Share of each language in the text that the backbone was trained on, when the study has one backbone and its card says."""
+    from isogloss.study import sources
+
+    names = {step.inputs["backbone"] for step in plan.steps.values()}
+    if len(names) != 1:
+        return {}
+    with suppress(IsoglossError):
+        tokens = sources.backbone_card(names.pop()).get("text_tokens", {})
+        total = sum(tokens.values())
+        return {code: count / total for code, count in tokens.items()} if total else {}
+    return {}

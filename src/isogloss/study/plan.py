@@ -1,0 +1,381 @@
+"""From a study to its plan: every step once, keyed by its content, and which points use it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from isogloss.errors import IsoglossError
+from isogloss.languages import resolve
+from isogloss.storage import content_key
+from isogloss.study import sources
+from isogloss.study.grid import Point, language_codes, points, replaced
+from isogloss.study.reading import Marks
+from isogloss.study.spec import Study, TaskSection, TaskStageSpec, TestSet
+from isogloss.study.steps import Plan, Step, step_key
+
+_ALL = "all"
+_PAIRWISE = 20  # So many languages are named in a note at most.
+
+
+def make_plan(study: Study, marks: Marks | None = None) -> Plan:
+    """Plans a study: nothing is loaded or run.
+
+    Args:
+        study: From `read_study`.
+        marks: Where its values stand, for errors.
+
+    Raises:
+        IsoglossError: Something that the study names does not exist, or no point is left.
+    """
+    return _Planner(study, marks or Marks()).plan()
+
+
+class _Planner:
+    def __init__(self, study: Study, marks: Marks) -> None:
+        self.study, self.marks = study, marks
+        self.out = Plan(
+            study.name,
+            study.description,
+            options={"retries": study.retries, "tokens_per_batch": study.tokens_per_batch},
+            published=[item.model_dump() for item in study.published],
+        )
+        self.lacking: dict[str, dict[str, None]] = {}
+        self.targets = (
+            None
+            if study.targets == [_ALL] and _ALL not in study.groups
+            else language_codes(study.targets, study, ("targets",), marks)
+        )
+        self._stages: dict[tuple[str, str, bool], dict[str, Any]] = {}
+        self._tests: dict[str, list[tuple[str, str, str, str]]] = {}
+
+    def plan(self) -> Plan:
+        for point in points(self.study, self.marks):
+            self._add(point)
+        for reason, codes in self.lacking.items():
+            self._lack(reason, list(codes))
+        return self.out
+
+    def _lack(self, reason: str, codes: Sequence[str]) -> None:
+        shown = ", ".join(codes[:_PAIRWISE]) + (f" and {len(codes) - _PAIRWISE} more" if len(codes) > _PAIRWISE else "")
+        if self.study.lacking == "error":
+            raise IsoglossError(
+                f"{self.marks.at(('targets',))} cannot be met: {reason}: {shown}; or set `lacking: skip`."
+            )
+        self.out.notes.append(f"{reason}: {shown}")
+
+    def _step(
+        self, kind: str, label: str, spec: dict[str, Any], inputs: dict[str, Any], needs: Sequence[str], group: str = ""
+    ) -> str:
+        key = step_key(kind, spec)
+        if key not in self.out.steps:
+            self.out.steps[key] = Step(key, kind, label, group or key, tuple(needs), spec, inputs)
+        return key
+
+    def _add(self, point: Point) -> None:
+        section = self.study.tasks[point.task]
+        tests = self._tests.get(point.task)
+        if tests is None:
+            tests = self._tests[point.task] = self._test_sets(point.task, section)
+        parts = {code: self._part(point, code) for code in point.source}
+        for code, part in parts.items():
+            if point.language_module and part is None:
+                raise IsoglossError(
+                    f"{self.marks.at(('language', 'text'))} has no text for the source {code}, which the cell {point.cell} "
+                    "needs; add it, or take the cell or the source out."
+                )
+        key = self._task(point, section, {code: part for code, part in parts.items() if part})
+        evaluations: list[tuple[str, str, str]] = []
+        for code, name, data, split in tests:
+            part = self._part(point, code)
+            if point.language_module and part is None:
+                self.lacking.setdefault(f"no text for a language module, so not scored in cell {point.cell}", {})[
+                    code
+                ] = None
+                continue
+            evaluations.append((code, name, self._evaluation(point, section, key, part, code, name, data, split)))
+        for code in point.source:
+            # The source is scored too, for the gap that transfer leaves.
+            if all(code != done for done, _, _ in evaluations):
+                for name, given, split in self._named_tests(section):
+                    where = sources.data_for(given, code)
+                    if sources.data_identity(where, code, split):
+                        evaluations.append(
+                            (code, name, self._evaluation(point, section, key, parts[code], code, name, where, split))
+                        )
+        self.out.points.append(
+            {
+                "factors": point.factors(),
+                "task": point.task,
+                "source": "+".join(point.source),
+                "seed": point.seed,
+                "step": key,
+                "seen": self._seen(point),
+                "evaluations": evaluations,
+            }
+        )
+
+    def _named_tests(self, section: TaskSection) -> list[tuple[str, sources.Data, str]]:
+        given = section.test or [TestSet(data=section.data)]
+        names = [item.name or (item.data if isinstance(item.data, str) else item.split) for item in given]
+        short = [name.rstrip("/").split("/")[-1] for name in names]
+        return [(name, item.data, item.split) for name, item in zip(short, given, strict=True)]
+
+    def _test_sets(self, name: str, section: TaskSection) -> list[tuple[str, str, str, str]]:
+        """(language, test set, data, split) of everything that is to be scored."""
+        found = []
+        for test, data, split in self._named_tests(section):
+            if self.targets is not None:
+                wanted = self.targets
+            elif isinstance(data, str):
+                wanted = list(sources.languages_in(data))
+            else:
+                raise IsoglossError(
+                    f"{self.marks.at(('targets',))} is `all`, but the tests of {name} are in several data sets; list them."
+                )
+            for code in wanted:
+                where = sources.data_for(data, code)
+                if sources.data_identity(where, code, split) is None:
+                    self.lacking.setdefault(f"no split '{split}' for {name} in '{where}'", {})[code] = None
+                    continue
+                found.append((code, test, where, split))
+        if not found:
+            raise IsoglossError(
+                f"{self.marks.at(('tasks', name))} can be scored on none of the targets; check its data and `targets`."
+            )
+        return found
+
+    def _part(self, point: Point, code: str) -> dict[str, Any] | None:
+        """The language part of a language: a step that trains it, or a module that is there already."""
+        if point.language_module is None:
+            return None
+        language = resolve(code)
+        section = self.study.language
+        for folder in section.ready:
+            found = sources.ready_module(folder, point.backbone, point.language_module, code)
+            if found:
+                return {"key": f"ready:{found[1][:16]}", "folder": found[0]}
+        text = sources.text_of(language, section.text)
+        if text is None:
+            return None
+        module = point.language_module
+        method = module.split(":")[0].split(",")[0]
+        if section.init_text and method == "prompt":
+            module = replaced(module, (("text", section.init_text.format(name=language.name)), ("init", "text")))
+        stage = section.stage.model_dump(exclude_none=True)
+        if method in type(section).model_fields:
+            stage |= getattr(section, method).model_dump(exclude_none=True)
+        spec = {
+            "backbone": sources.backbone_identity(point.backbone),
+            "language": code,
+            "text": sources.text_identity(text),
+            "module": module,
+            "stage": stage,
+            "seed": point.language_seed,
+        }
+        label = f"language module {module.split(',')[0]} {code}"
+        return {"key": self._step("language", label, spec, {"backbone": point.backbone, "text": text}, ())}
+
+    def _stage(self, point: Point, section: TaskSection) -> dict[str, Any]:
+        kind = sources.backbone_kind(point.backbone)
+        place = (point.task, point.cell, kind in (None, "encoder-decoder"))
+        if place in self._stages:
+            return self._stages[place]
+        merged: dict[str, Any] = {}
+        for part in (self.study.stage, section.stage, self.study.cells.get(point.cell, TaskStageSpec())):
+            given = part.model_dump(exclude_none=True)
+            if "steps" in given or "epochs" in given:
+                # The nearer of the two counts; a stage takes only one.
+                merged.pop("steps", None)
+                merged.pop("epochs", None)
+            merged |= given
+        quirks = self.study.quirks
+        if quirks.source_dev_loss:
+            merged["select"] = "loss"
+        options: dict[str, Any] = dict(merged.get("head_options") or {})
+        writes = merged.get("head") == "text" or (place[2] and merged.get("head") is None)
+        if quirks.generate_20_tokens and writes:
+            options["published_generation"] = True
+        if quirks.cut_targets and writes:
+            options["published_targets"] = True
+        if options:
+            merged["head_options"] = options
+        if quirks.double_language_prompt and point.cell.startswith("LP"):
+            merged["double_language_prompt"] = True
+        if point.cell == "base" and kind == "encoder" and merged.get("head") != "verbaliser":
+            raise IsoglossError(
+                f"{self.marks.at(('grid', 'cell'))} asks for the cell base, in which nothing is trained, but an encoder needs a "
+                "trained head; use the cell head, or `head: verbaliser`."
+            )
+        self._stages[place] = merged
+        return merged
+
+    def _task(self, point: Point, section: TaskSection, parts: Mapping[str, Mapping[str, Any]]) -> str:
+        trained: dict[str, str] = {}
+        dev: dict[str, str] = {}
+        data = {code: sources.data_for(section.data, code) for code in point.source}
+        for code in point.source:
+            for split, kept in ((section.train, trained), (section.dev, dev)):
+                if split is None:
+                    continue
+                identity = sources.data_identity(data[code], code, split)
+                if identity is None:
+                    raise IsoglossError(
+                        f"{self.marks.at(('tasks', point.task, 'data'))} names '{data[code]}', which has no split '{split}' for "
+                        f"{code}; name another split, or `dev: null` to hold out a tenth of the training rows."
+                    )
+                kept[code] = identity
+        module = point.task_module
+        if section.init_text and module.split(":")[0] == "prompt":
+            text = section.init_text.format(name=resolve(point.source[0]).name)
+            module = replaced(module, (("text", text), ("init", "text")))
+        asked = {
+            "name": section.task or point.task,
+            "fields": section.fields or None,
+            "labels": section.labels,
+            "label_map": section.label_map or None,
+        }
+        stage = self._stage(point, section)
+        spec: dict[str, Any] = {
+            "backbone": sources.backbone_identity(point.backbone),
+            "task": sources.facts(asked),
+            "train": trained,
+            "dev": dev,
+            "limit": section.limit_train,
+            "bad_rows": section.bad_rows,
+            "module": module,
+            "stage": stage,
+            "freeze": point.freeze,
+            "shots": point.shots,
+            "seed": point.seed,
+            "languages": {code: part["key"] for code, part in parts.items()},
+        }
+        needs = [part["key"] for part in parts.values() if "folder" not in part]
+        inputs: dict[str, Any] = {
+            "backbone": point.backbone,
+            "data": data,
+            "train": section.train,
+            "dev": section.dev,
+            "ready": {part["key"]: part["folder"] for part in parts.values() if "folder" in part},
+        }
+        if point.pool != "none":
+            spec["pool"] = sources.module_digest(point.pool)
+            inputs["pool"] = point.pool
+        if point.update != "none":
+            spec["update"] = self._update(point, section, spec, inputs)
+            if not spec["update"].startswith("control:"):
+                needs.append(spec["update"])
+        shown = [point.task, point.cell, module.split(",")[0] if module != "none" else "", "+".join(point.source)]
+        extra = [
+            f"{point.shots} shots" if point.shots else "",
+            "" if point.freeze else "unfrozen",
+            f"seed {point.seed}",
+        ]
+        label = "task " + " ".join(item for item in (*shown, *extra) if item)
+        group = ""
+        if self._may_share(point, stage):
+            group = "seeds-" + content_key({name: value for name, value in spec.items() if name != "seed"})[:24]
+        return self._step("task", label, spec, inputs, needs, group)
+
+    def _may_share(self, point: Point, stage: Mapping[str, Any]) -> bool:
+        if not self.study.seeds_together or not point.freeze or point.update != "none" or point.pool != "none":
+            return False
+        from isogloss.modules import parse_module
+        from isogloss.training.seed_stage import can_share
+        from isogloss.training.task_stage import TaskStage
+
+        kind = sources.backbone_kind(point.backbone)
+        return can_share(kind, parse_module(point.task_module), TaskStage(**stage))
+
+    def _update(self, point: Point, section: TaskSection, task: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
+        """The step that learns an update rule or a start; a fixed rule is no step."""
+        asked = self.study.updates[point.update]
+        where = self.marks.at(("updates", point.update))
+        if asked.control is not None:
+            return f"control:{asked.control}"
+        if asked.method is None or not asked.auxiliary:
+            raise IsoglossError(f"{where} needs `method` and `auxiliary`, or `control`.")
+        data = {}
+        identities = {}
+        for code in language_codes(asked.auxiliary, self.study, ("updates", point.update, "auxiliary"), self.marks):
+            data[code] = sources.data_for(asked.data or section.data, code)
+            identity = sources.data_identity(data[code], code, asked.split)
+            if identity is None or code in point.source:
+                reason = "is the source" if code in point.source else f"has no split '{asked.split}' in '{data[code]}'"
+                raise IsoglossError(f"{where} names the auxiliary {code}, which {reason}; name another language.")
+            identities[code] = identity
+        parts = {}
+        if point.language_module:
+            parts = {code: self._part(point, code) for code in (*point.source, *identities)}
+            lacking = [code for code, part in parts.items() if part is None]
+            if lacking:
+                raise IsoglossError(f"{where}: there is no text for a language module of {', '.join(lacking)}; add it.")
+        found = {code: part for code, part in parts.items() if part}
+        kept = ("backbone", "task", "train", "limit", "bad_rows", "module", "freeze", "seed")
+        spec = {
+            **{name: task[name] for name in kept},
+            "method": asked.method,
+            "auxiliary": identities,
+            "auxiliary_split": asked.split,
+            "stage": asked.stage,
+            "languages": {code: part["key"] for code, part in found.items()},
+        }
+        places = {
+            **{name: inputs[name] for name in ("backbone", "data", "train")},
+            "auxiliary": data,
+            "ready": {part["key"]: part["folder"] for part in found.values() if "folder" in part},
+        }
+        label = f"update {point.update} {point.task} {'+'.join(point.source)} seed {point.seed}"
+        return self._step(
+            "update", label, spec, places, [part["key"] for part in found.values() if "folder" not in part]
+        )
+
+    def _seen(self, point: Point) -> list[str]:
+        """Languages whose labels took part in making a model."""
+        section = self.study.updates.get(point.update)
+        names = section.auxiliary if section and section.control is None else []
+        others = language_codes(names, self.study, ("updates", point.update, "auxiliary"), self.marks) if names else []
+        return [*point.source, *others]
+
+    def _evaluation(
+        self,
+        point: Point,
+        section: TaskSection,
+        task: str,
+        part: Mapping[str, Any] | None,
+        code: str,
+        name: str,
+        data: str,
+        split: str,
+    ) -> str:
+        spec = sources.facts(
+            {
+                "task": task,
+                "language": code,
+                "part": part["key"] if part else None,
+                "data": sources.data_identity(data, code, split),
+                "split": split,
+                "limit": section.limit_test,
+                "metric": section.metric,
+                "bad_rows": section.bad_rows,
+            }
+        )
+        needs = [task, *([part["key"]] if part and "folder" not in part else [])]
+        inputs = {
+            "backbone": point.backbone,
+            "data": data,
+            "test": name,
+            "ready": {part["key"]: part["folder"]} if part and "folder" in part else {},
+        }
+        label = f"score {point.task} {point.cell} {'+'.join(point.source)} seed {point.seed} on {code}"
+        return self._step("evaluation", label, spec, inputs, needs, f"scores-{task}")
+
+
+def axes_in_use(plan: Plan) -> list[str]:
+    """Factors that differ between points, in the order of `Point`."""
+    names = [item.name for item in fields(Point)]
+    seen: dict[str, set[Any]] = {}
+    for point in plan.points:
+        for name, value in point["factors"].items():
+            seen.setdefault(name, set()).add(value)
+    order = {name: number for number, name in enumerate(names)}
+    return sorted((name for name, values in seen.items() if len(values) > 1), key=lambda name: order.get(name, 99))

@@ -1,0 +1,188 @@
+"""The steps that train: language modules, update rules, task modules."""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from isogloss.errors import IsoglossError
+from isogloss.languages import resolve
+from isogloss.modules import parse_module
+from isogloss.storage import content_key
+from isogloss.study.desk import (
+    Desk,
+    Made,
+    Outcome,
+    asked_task,
+    auxiliary_rows,
+    keep_training,
+    language_part,
+    progress_of,
+    room,
+    shared_modules,
+    training_rows,
+)
+from isogloss.study.steps import Job, Step
+from isogloss.study.store import MODULE
+from isogloss.training.language_stage import LanguageStage, train_language
+from isogloss.training.task_stage import TaskStage, train_task
+from isogloss.training.update import Update
+
+
+def train_languages(steps: Sequence[Step], job: Job, desk: Desk) -> tuple[Made, dict[str, Outcome]]:
+    """Trains language modules from raw text."""
+    made: Made = []
+    for step in steps:
+        began = time.monotonic()
+        out, whole = room(step, desk)
+        if not whole:
+            spec = step.spec
+            facts = train_language(
+                desk.backbone(step.inputs["backbone"]),
+                resolve(spec["language"]),
+                [step.inputs["text"]],
+                parse_module(spec["module"]),
+                LanguageStage(**spec["stage"], seed=spec["seed"]),
+                desk.store.work(step.key) / MODULE,
+                progress=progress_of(step, desk),
+                cache_dir=job.options.get("cache"),
+            )
+            keep_training(step, job, desk, out, began, facts)
+        made.append((step, out))
+    return made, {}
+
+
+def learn_updates(steps: Sequence[Step], job: Job, desk: Desk) -> tuple[Made, dict[str, Outcome]]:
+    """Learns an update rule or a start."""
+    from isogloss.meta import STARTS, MetaStage, learn_rule, learn_start
+
+    made: Made = []
+    for step in steps:
+        began = time.monotonic()
+        out, whole = room(step, desk)
+        if not whole:
+            spec, inputs = step.spec, step.inputs
+            backbone = desk.backbone(inputs["backbone"])
+            task = asked_task(spec)
+            source = [
+                row
+                for code in spec["train"]
+                for row in desk.examples(
+                    inputs["data"][code], code, inputs["train"], task, spec["limit"], spec["bad_rows"]
+                )
+            ]
+            task = task.with_labels_from(source) if task.has_labels else task
+            try:
+                stage = MetaStage(
+                    method=spec["method"],
+                    **spec["stage"],
+                    train="modules" if spec["freeze"] else "all",
+                    seed=spec["seed"],
+                )
+            except TypeError as problem:
+                raise IsoglossError(
+                    f"updates: the stage of {step.label} has an unknown option: {problem}."
+                ) from problem
+            learn: Callable[..., dict[str, Any]] = learn_start if spec["method"] in STARTS else learn_rule
+            facts = learn(
+                backbone,
+                task,
+                source,
+                auxiliary_rows(step, desk, task),
+                parse_module(spec["module"]),
+                stage,
+                desk.store.work(step.key) / MODULE,
+                language_modules=[language_part(key, inputs, desk, backbone) for key in spec["languages"].values()],
+                data_name="+".join(dict.fromkeys(Path(name).name for name in inputs["data"].values())),
+                split=inputs["train"],
+                auxiliary_split=spec["auxiliary_split"],
+                progress=progress_of(step, desk),
+            )
+            keep_training(step, job, desk, out, began, facts)
+        made.append((step, out))
+    return made, {}
+
+
+def train_tasks(steps: Sequence[Step], job: Job, desk: Desk) -> tuple[Made, dict[str, Outcome]]:
+    """Trains task modules from labelled text; several steps of one group differ in their seeds and share one pass."""
+    if len(steps) > 1:
+        return _seeds(steps, job, desk), {}
+    made: Made = []
+    for step in steps:
+        began = time.monotonic()
+        out, whole = room(step, desk)
+        if not whole:
+            spec = step.spec
+            backbone = desk.backbone(step.inputs["backbone"])
+            task, train, dev = training_rows(step, desk)
+            facts = train_task(
+                backbone,
+                task,
+                train,
+                dev,
+                parse_module(spec["module"]),
+                _stage(spec),
+                desk.store.work(step.key) / MODULE,
+                language_modules=[
+                    *shared_modules(step, desk, backbone),
+                    *(language_part(key, step.inputs, desk, backbone) for key in spec["languages"].values()),
+                ],
+                data_name="+".join(dict.fromkeys(Path(name).name for name in step.inputs["data"].values())),
+                split=step.inputs["train"],
+                update=_opened(spec.get("update"), desk),
+                progress=progress_of(step, desk),
+            )
+            keep_training(step, job, desk, out, began, facts)
+        made.append((step, out))
+    return made, {}
+
+
+def _stage(spec: Mapping[str, Any]) -> TaskStage:
+    train: Any = "modules" if spec["freeze"] else "all"
+    return TaskStage(**spec["stage"], train=train, shots=spec["shots"], seed=spec["seed"])
+
+
+def _seeds(steps: Sequence[Step], job: Job, desk: Desk) -> Made:
+    """Trains the seeds of one shape in one pass; they enter the store together."""
+    from isogloss.training.seed_stage import train_task_seeds
+
+    began = time.monotonic()
+    rooms = [room(step, desk) for step in steps]
+    todo = [step for step, (_, whole) in zip(steps, rooms, strict=True) if not whole]
+    if todo:
+        step, spec = todo[0], todo[0].spec
+        backbone = desk.backbone(step.inputs["backbone"])
+        task, train, dev = training_rows(step, desk)
+        # The common checkpoints outlive a kill, and with them the common run: all its seeds, in the same order.
+        common = desk.store.work(content_key([step.key for step in steps])[:24])
+        made = train_task_seeds(
+            backbone,
+            task,
+            train,
+            dev,
+            parse_module(spec["module"]),
+            [_stage(step.spec) for step in steps],
+            [desk.store.work(step.key) / MODULE for step in steps],
+            common,
+            language_modules=[language_part(key, step.inputs, desk, backbone) for key in spec["languages"].values()],
+            data_name="+".join(dict.fromkeys(Path(name).name for name in step.inputs["data"].values())),
+            split=step.inputs["train"],
+            progress=progress_of(step, desk),
+        )
+        for one, (out, whole), facts in zip(steps, rooms, made, strict=True):
+            if whole:
+                shutil.rmtree(desk.store.work(one.key) / MODULE)
+            else:
+                keep_training(one, job, desk, out, began, facts)
+        shutil.rmtree(common, ignore_errors=True)
+    return [(step, out) for step, (out, _) in zip(steps, rooms, strict=True)]
+
+
+def _opened(update: str | None, desk: Desk) -> Update | None:
+    if update is None:
+        return None
+    from isogloss.meta import open_update
+
+    named = update.removeprefix("control:")
+    return open_update(named if named != update else str(desk.store.place(update) / MODULE))

@@ -1,0 +1,223 @@
+"""Study files and plans: what they mean, and one sentence with file and line for what is wrong with them."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from isogloss.errors import IsoglossError
+from isogloss.study.plan import axes_in_use, make_plan
+from isogloss.study.reading import read_marked, read_study
+from isogloss.study.spec import LanguageStageSpec, TaskStageSpec
+from isogloss.study.status import read_status
+from isogloss.study.steps import Plan
+from isogloss.study.store import Store
+from isogloss.training.language_stage import LanguageStage
+from isogloss.training.task_stage import TaskStage
+
+GOOD = """\
+name: small
+grid:
+  backbone: bundled:encoder
+  cell: [head, TA, TP]
+  task_adapter: adapter:8
+  task_prompt: prompt:20
+  task: topic
+  source: en
+  seed: [1, 2]
+targets: [de, sk]
+tasks:
+  topic: {data: "bundled:parallel"}
+stage: {steps: 5}
+"""
+RECIPES = sorted((Path(__file__).resolve().parent.parent / "recipes" / "study").glob("*.yaml"))
+
+
+def write(folder: Path, text: str = GOOD, name: str = "study.yaml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def planned(folder: Path, *changes: str, text: str = GOOD) -> Plan:
+    study, marks = read_marked(write(folder, text), changes)
+    return make_plan(study, marks)
+
+
+def refused(folder: Path, *changes: str, text: str = GOOD) -> str:
+    with pytest.raises(IsoglossError) as caught:
+        planned(folder, *changes, text=text)
+    sentence = str(caught.value)
+    assert "\n" not in sentence and sentence.endswith((".", ")"))
+    return sentence
+
+
+def test_a_plan_counts_each_step_once(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    assert plan.counts() == {"task": 6, "evaluation": 18}  # de, sk, and the source
+    assert axes_in_use(plan) == ["cell", "task_module"]
+    assert planned(tmp_path, "targets=[de, sk, German]").counts() == plan.counts()
+    # Another way to write the same thing is the same step.
+    same = planned(tmp_path, 'grid.task_adapter="adapter:8,nonlinearity=relu"')
+    assert set(same.steps) == set(plan.steps)
+
+
+def test_what_decides_a_result_is_in_its_key(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    for change in (
+        "stage.steps=6",
+        "grid.seed=[3,4]",
+        "grid.shots=2",
+        "tasks.topic.limit_train=10",
+        "stage.learning_rate=0.1",
+    ):
+        assert not set(planned(tmp_path, change).steps) & set(plan.steps), change
+    # What does not decide it is not: adding cells, targets or names leaves all steps as they are.
+    for change in ("name=other", "targets=[de,sk,fr]", "grid.cell=[head,TA,TP,full]", "description=words", "retries=5"):
+        assert set(plan.steps) <= set(planned(tmp_path, change).steps), change
+
+
+def test_an_axis_multiplies_only_the_cells_that_use_it(tmp_path: Path) -> None:
+    plan = planned(tmp_path, "grid.length=[5,10,20]", "grid.reparameterisation=[none,mlp]", "grid.freeze=[true,false]")
+    cells = [point["factors"]["cell"] for point in plan.points]
+    assert {cell: cells.count(cell) for cell in set(cells)} == {"head": 4, "TA": 4, "TP": 24}
+    modules = {point["factors"]["task_module"] for point in plan.points if point["factors"]["cell"] == "TP"}
+    assert modules == {f"prompt:{n}{r}" for n in (5, 10, 20) for r in ("", ",reparameterisation=mlp")}
+
+
+def test_exclusions_additions_and_groups(tmp_path: Path) -> None:
+    text = GOOD.replace("targets: [de, sk]", "groups: {near: [de], all: [near, sk]}\ntargets: [all]")
+    plan = planned(
+        tmp_path,
+        "exclude=[{cell: TP, seed: 2}, {cell: [head, TA], source: English, seed: 1}]",
+        "add=[{cell: full, shots: 3}]",
+        text=text,
+    )
+    found = [(point["factors"]["cell"], point["seed"]) for point in plan.points]
+    assert found == [("head", 2), ("TA", 2), ("TP", 1), ("full", 1), ("full", 2)]
+    assert {code for point in plan.points for code, _, _ in point["evaluations"]} == {
+        "deu_Latn",
+        "slk_Latn",
+        "eng_Latn",
+    }
+
+
+def test_includes_and_overrides(tmp_path: Path) -> None:
+    write(tmp_path, GOOD, "base.yaml")
+    above = "include: base.yaml\nname: above\ngrid:\n  seed: [7]\n"
+    study = read_study(write(tmp_path, above), ["grid.shots=4", "targets=[no]"])
+    assert (study.name, study.grid.seed, study.grid.cell) == ("above", [7], ["head", "TA", "TP"])
+    assert study.grid.shots == [4] and study.targets == ["no"]  # Norwegian, and not a truth value
+
+
+def test_variables_have_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = GOOD.replace('"bundled:parallel"', '"${STUDY_DATA:bundled:parallel}"')
+    assert read_study(write(tmp_path, text)).tasks["topic"].data == "bundled:parallel"
+    monkeypatch.setenv("STUDY_DATA", "/data/x")
+    assert read_study(write(tmp_path, text)).tasks["topic"].data == "/data/x"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wanted"),
+    [
+        ("  seed: [1, 2]", "  seeds: [1, 2]", r"line 9, has the unknown key 'grid.seeds'; did you mean 'seed'"),
+        ("stage: {steps: 5}", "stage: {step: 5}", r"line 13, has the unknown key 'stage.step'; did you mean 'steps'"),
+        (
+            '{data: "bundled:parallel"}',
+            '{dat: "bundled:parallel"}',
+            r"line 12, has the unknown key 'tasks.topic.dat'; did you mean 'data'",
+        ),
+        ("  seed: [1, 2]", "  seed: [1, two]", r"line 9, has a wrong value for 'grid.seed.1' \('two'\)"),
+        ("stage: {steps: 5}", "stage: {steps: 0}", r"line 13, has a wrong value for 'stage.steps'"),
+        ("  task: topic", "", r"line 2, lacks the key 'grid.task'"),
+        ("name: small", "name: [small", r"line \d+, is not YAML"),
+        ("name: small", "name: small\nname: large", r"line 2, has the key 'name' twice"),
+        ("[head, TA, TP]", "[head, TB]", r"line 4, is wrong: The cell 'TB' is unknown"),
+        ("adapter:8", "adaptor:8", r"line 5, is wrong: .*'adaptor'"),
+        ("source: en", "source: Klingonish", r"line 8, is wrong: Unknown language"),
+        ("[de, sk]", "[de, nowhere]", r"line 10, names 'nowhere', which is neither a group"),
+        ("task: topic", "task: topics", r"line 7, names the task 'topics', which `tasks` does not describe"),
+        ("bundled:encoder", "./no-such-folder", r"'./no-such-folder' does not exist"),
+        ('"bundled:parallel"', "./no-such-data", r"no-such-data: there is no such folder"),
+        ("targets: [de, sk]", "groups: {a: [b], b: [a]}\ntargets: [a]", r"a group that holds itself: a -> b -> a"),
+        ("stage: {steps: 5}", "exclude: [{cell: [head, TA, TP]}]", r"line 2, leaves no point"),
+        ("stage: {steps: 5}", "exclude: [{cells: head}]", r"line 13, names the axis 'cells'.*did you mean 'cell'"),
+        ("stage: {steps: 5}", "exclude: [{}]", r"an empty rule, which fits everything"),
+        ("  cell: [head, TA, TP]", "  cell: LA+TA", r"has no text for the source eng_Latn"),
+        ("  cell: [head, TA, TP]", "  cell: base", r"asks for the cell base, in which nothing is trained"),
+        ("  cell: [head, TA, TP]", "  cell: []", r"line 4, has a wrong value for 'grid.cell'"),
+        ("  seed: [1, 2]", "  update: clever", r"names the update rule 'clever', which `updates` does not describe"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, old: str, new: str, wanted: str) -> None:
+    import re
+
+    assert old in GOOD
+    assert re.search(wanted, refused(tmp_path, text=GOOD.replace(old, new, 1)))
+
+
+def test_cyclic_includes(tmp_path: Path) -> None:
+    write(tmp_path, "include: b.yaml\n", "a.yaml")
+    write(tmp_path, "include: a.yaml\n", "b.yaml")
+    with pytest.raises(IsoglossError, match=r"includes itself: a.yaml -> b.yaml -> a.yaml"):
+        read_study(tmp_path / "a.yaml")
+    with pytest.raises(IsoglossError, match=r"'.*c.yaml', which '.*d.yaml' includes, does not exist"):
+        read_study(write(tmp_path, "include: c.yaml\n", "d.yaml"))
+
+
+def test_wrong_overrides(tmp_path: Path) -> None:
+    assert "--set grid.seeds=1: has the unknown key 'grid.seeds'; did you mean 'seed'" in refused(
+        tmp_path, "grid.seeds=1"
+    )
+    assert "expected KEY.PATH=VALUE" in refused(tmp_path, "grid.seed")
+    assert "'name' holds a value and no keys" in refused(tmp_path, "name.first=x")
+    assert "the value is not YAML" in refused(tmp_path, "grid.seed=[1")
+
+
+def test_targets_that_cannot_be_scored_are_named(tmp_path: Path) -> None:
+    plan = planned(tmp_path, "targets=[de, ja]")
+    assert plan.notes == ["no split 'test' for topic in 'bundled:parallel': jpn_Jpan"]
+    assert "jpn_Jpan" in refused(tmp_path, "targets=[de, ja]", "lacking=error")
+
+
+def test_a_plan_survives_being_written(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    plan.save(tmp_path / "plan.json")
+    found = Plan.load(tmp_path / "plan.json")
+    assert found.steps == plan.steps
+    assert [list(map(tuple, point["evaluations"])) for point in found.points] == [p["evaluations"] for p in plan.points]
+
+
+def test_ten_thousand_steps_are_planned_and_shown_quickly(tmp_path: Path) -> None:
+    began = time.process_time()
+    plan = planned(tmp_path, "grid.seed=[" + ",".join(map(str, range(700))) + "]", "targets=[de,sk,fr,es]")
+    planning = time.process_time() - began
+    assert len(plan.steps) > 10_000
+    store = Store(tmp_path / "store", create=True)
+    plan.save(store.plan_file)
+    for key in list(plan.steps)[:2000]:
+        store.place(key).mkdir(parents=True)
+    began = time.process_time()
+    status = read_status(store)
+    assert status.count("done") == 2000 and status.total == len(plan.steps)
+    # Processor time, so that a busy machine does not fail the test; the bars are 10 s and 1 s.
+    assert planning < 10 and time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(("spec", "stage"), [(LanguageStageSpec, LanguageStage), (TaskStageSpec, TaskStage)])
+def test_stages_offer_what_training_takes(spec: type[BaseModel], stage: Any) -> None:
+    assert set(spec.model_fields) <= set(stage.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = read_study(path)
+    assert study.description and study.name == path.stem
+
+
+def test_the_offline_recipe_plans(tmp_path: Path) -> None:
+    study, marks = read_marked(next(path for path in RECIPES if path.stem == "offline"))
+    plan = make_plan(study, marks)
+    assert plan.counts()["task"] == 8 and not plan.notes

@@ -1,0 +1,235 @@
+"""Studies on a tiny backbone: every kind of step for real, scores as by hand, nothing done twice."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from isogloss.backbones import load_backbone
+from isogloss.formats import load_module
+from isogloss.modules import parse_module
+from isogloss.report.study_data import StudyData
+from isogloss.storage import load_tensors, read_json
+from isogloss.study.collect import collect
+from isogloss.study.plan import make_plan
+from isogloss.study.reading import read_marked
+from isogloss.study.runner import Result, run_plan
+from isogloss.study.steps import Plan
+from isogloss.study.store import Store
+from isogloss.tasks import get_task, read_split
+from isogloss.training.evaluation import evaluate
+from isogloss.training.seed_stage import train_task_seeds
+from isogloss.training.task_stage import TaskStage, train_task
+from tests._cli_tools import run, write_recipe, write_texts
+from tests._study_tools import InlineEngine, contents
+
+STUDY = """\
+name: tiny
+description: Everything once.
+groups: {{ours: [en, sk]}}
+grid:
+  backbone: {backbone}
+  cell: [head, LA+TA, LP+TP, full]
+  language_adapter: adapter:4
+  language_prompt: prompt:3
+  task_adapter: adapter:4
+  task_prompt: prompt:3
+  length: [2, 3]
+  task: [topic, ner]
+  source: en
+  seed: [1, 2]
+exclude:
+  - {{task: ner, cell: [head, LP+TP, full]}}
+add:
+  - {{cell: full, task: topic, update: gates, seed: 1}}
+targets: [ours]
+tasks:
+  topic: {{data: "bundled:parallel", limit_train: 30, limit_test: 12, metric: macro_f1}}
+  ner: {{data: "bundled:parallel", dev: null, limit_train: 30, limit_test: 12}}
+language:
+  text: {text}
+  stage: {{steps: 2, length: 24, batch_size: 4}}
+stage: {{steps: 2, batch_size: 4}}
+updates:
+  gates: {{method: gates, auxiliary: [de], stage: {{outer_steps: 2, batch_size: 4, disjoint: false}}}}
+"""
+
+
+class World:
+    def __init__(self, root: Path) -> None:
+        torch.set_num_threads(1)
+        self.root, self.text = root, write_texts(root)
+        self.backbone = root / "backbone"
+        assert run(["pretrain", str(write_recipe(root, self.text, "encoder")), "--out", str(self.backbone)]) == 0
+        self.file = root / "study.yaml"
+        self.file.write_text(STUDY.format(backbone=self.backbone, text=self.text))
+
+    def plan(self, *changes: str) -> Plan:
+        study, marks = read_marked(self.file, changes)
+        return make_plan(study, marks)
+
+    def run(self, plan: Plan, name: str) -> tuple[Result, Store, InlineEngine]:
+        store = Store(self.root / name, create=True, name="tiny")
+        engine = InlineEngine(store)
+        result = run_plan(plan, store, engine, options={"cache": str(self.root / "cache")}, command="test")
+        return result, store, engine
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def finished(world: World) -> tuple[Plan, Store, InlineEngine]:
+    plan = world.plan()
+    result, store, engine = world.run(plan, "store")
+    assert not result.failed, result.failed
+    assert result.done == len(plan.steps)
+    return plan, store, engine
+
+
+def test_shared_steps_are_planned_once(world: World) -> None:
+    plan = world.plan()
+    # Four language modules (two languages, two methods) serve all; the length of a prompt multiplies only the prompt cell.
+    assert plan.counts() == {"language": 4, "task": 2 + 2 + 2 * 2 + 2 + 1 + 2, "update": 1, "evaluation": 2 * 13}
+    assert len(plan.points) == 13
+    assert len({point["step"] for point in plan.points}) == 13
+    places = {key: number for number, key in enumerate(plan.steps)}
+    assert all(places[need] < places[key] for key, step in plan.steps.items() for need in step.needs)
+
+
+def test_one_job_scores_all_languages_of_a_model(finished: tuple[Plan, Store, InlineEngine]) -> None:
+    _, _, engine = finished
+    jobs = [job for job in engine.jobs if job.steps[0].kind == "evaluation"]
+    assert len(jobs) == 13
+    assert {tuple(sorted(step.spec["language"] for step in job.steps)) for job in jobs} == {("eng_Latn", "slk_Latn")}
+
+
+def test_scores_are_those_of_evaluate(world: World, finished: tuple[Plan, Store, InlineEngine]) -> None:
+    plan, store, _ = finished
+    backbone = load_backbone(world.backbone, device="cpu")
+    for point in plan.points:
+        task = load_module(store.place(point["step"]) / "module", backbone)
+        parts = {
+            plan.steps[need].spec["language"]: load_module(store.place(need) / "module", backbone)
+            for _, _, key in point["evaluations"]
+            for need in plan.steps[key].needs
+            if plan.steps[need].kind == "language"
+        }
+        expected = evaluate(backbone, task, parts, "bundled:parallel", ["eng_Latn", "slk_Latn"], limit=12)["scores"]
+        for code, _, key in point["evaluations"]:
+            found = read_json(store.place(key) / "scores.json")
+            assert found["metrics"] == pytest.approx(expected[code])
+
+
+def test_parts_give_the_metric_back(finished: tuple[Plan, Store, InlineEngine]) -> None:
+    _, store, _ = finished
+    data = collect(store)
+    for score in data.scores:
+        assert (
+            score.parts is not None
+            and score.items is not None
+            and len(score.parts) == len(score.items) == score.n == 12
+        )
+        if score.task == "ner":
+            right, guessed, gold = (sum(part[place] for part in score.parts) for place in range(3))
+            assert score.value == pytest.approx(200 * right / (guessed + gold) if guessed + gold else 0.0)
+        else:
+            assert score.metric == "macro_f1"
+            assert score.value == pytest.approx(_macro_f1(score.parts))  # type: ignore[arg-type]
+
+
+def _macro_f1(parts: list[list[float]]) -> float:
+    found = []
+    for label in {gold for _, gold in parts} | {guess for guess, _ in parts if guess >= 0}:
+        right = sum(guess == gold == label for guess, gold in parts)
+        total = sum(guess == label for guess, _ in parts) + sum(gold == label for _, gold in parts)
+        found.append(2 * right / total)
+    return 100 * sum(found) / len(found)
+
+
+def test_what_a_report_gets(finished: tuple[Plan, Store, InlineEngine]) -> None:
+    plan, store, _ = finished
+    data: StudyData = collect(store, command="isogloss study report", commit="abc")
+    assert len(data.scores) == 26 and not data.missing
+    assert {(score.language, score.seen) for score in data.scores} == {("eng_Latn", True), ("slk_Latn", False)}
+    first = next(score for score in data.scores if score.factors["cell"] == "LP+TP")
+    assert first.factors["length"] in (2, 3) and first.factors["language_module"] == "prompt:3"
+    assert first.trained_parameters > 0 and first.stored_bytes > 0 and first.command == "test" and first.commit
+    assert {curve.kind for curve in data.curves} == {"loss", "dev"}
+    assert [gate.step for gate in data.gates] == [key for key, step in plan.steps.items() if step.kind == "update"]
+    assert set(data.shares) == {"eng_Latn", "slk_Latn"} and sum(data.shares.values()) == pytest.approx(1.0)
+
+
+def test_the_same_study_again_does_nothing_and_a_longer_one_only_what_is_new(
+    world: World, finished: tuple[Plan, Store, InlineEngine]
+) -> None:
+    plan, store, _ = finished
+    before = contents(store)
+    again, _, engine = world.run(world.plan(), "store")
+    assert (again.done, again.found, engine.jobs) == (0, len(plan.steps), [])
+    longer = world.plan("grid.seed=[1,2,3]", "grid.task=topic", "grid.cell=LA+TA")
+    more, _, engine = world.run(longer, "store")
+    assert [job.steps[0].kind for job in engine.jobs] == ["task", "evaluation"] and more.done == 3
+    after = contents(store)
+    assert all(after[path] == content for path, content in before.items())
+
+
+@pytest.mark.parametrize("spec", ["none", "adapter:4", "prompt:3,reparameterisation=mlp,hidden=8"])
+@pytest.mark.parametrize("name", ["topic", "ner"])
+def test_seeds_together_are_seeds_apart(world: World, tmp_path: Path, spec: str, name: str) -> None:
+    backbone = load_backbone(world.backbone, device="cpu")
+    task, config = get_task(name), parse_module(spec)
+    train = read_split("bundled:parallel", "eng_Latn", "train", task, limit=30)
+    dev = read_split("bundled:parallel", "eng_Latn", "dev", task, limit=12)
+    stages = [TaskStage(epochs=2, batch_size=8, learning_rate=0.01, seed=seed, select="loss") for seed in (1, 2, 3)]
+    apart = [tmp_path / f"apart{stage.seed}" for stage in stages]
+    for stage, out in zip(stages, apart, strict=True):
+        train_task(backbone, task, train, dev, config, stage, out)
+    outs = [tmp_path / f"together{stage.seed}" for stage in stages]
+    made = train_task_seeds(backbone, task, train, dev, config, stages, outs, tmp_path / "common")
+    assert [found["steps"] for found in made] == [8, 8, 8]
+    for one, other in zip(apart, outs, strict=True):
+        expected, found = load_tensors(one / "module.safetensors"), load_tensors(other / "module.safetensors")
+        assert expected.keys() == found.keys()
+        for key, tensor in expected.items():
+            torch.testing.assert_close(found[key], tensor, atol=2e-5, rtol=1e-4)
+        facts = [read_json(place / "module.json") for place in (one, other)]
+        assert facts[0]["training"]["best_step"] == facts[1]["training"]["best_step"]
+        assert facts[0]["training"]["parameters"] == facts[1]["training"]["parameters"]
+
+
+def test_a_study_with_seeds_together_scores_the_same(world: World, finished: tuple[Plan, Store, InlineEngine]) -> None:
+    _, store, _ = finished
+    plan = world.plan(
+        "seeds_together=true", "grid.cell=LP+TP", "grid.task=topic", "grid.length=2", "add=[]", "exclude=[]"
+    )
+    result, other, engine = world.run(plan, "seeds")
+    assert not result.failed
+    assert [len(job.steps) for job in engine.jobs if job.steps[0].kind == "task"] == [2]
+    assert not list((other.folder / "work").iterdir())
+    for key, step in plan.steps.items():
+        if step.kind == "evaluation":  # the same keys, so that either way of running finds the other's steps
+            assert read_json(other.place(key) / "scores.json") == read_json(store.place(key) / "scores.json")
+
+
+def test_a_leak_between_training_and_test_is_refused(world: World) -> None:
+    plan = world.plan(
+        "grid={backbone: " + str(world.backbone) + ", cell: head, task: topic, source: en}",
+        "add=[]",
+        "exclude=[]",
+        "tasks.topic.test={data: bundled:parallel, split: dev}",
+    )
+    result, store, _ = world.run(plan, "leaky")
+    assert len(result.failed) == 2 and "in the training data and in the test data" in next(iter(result.failed.values()))
+    assert store.done(plan.steps) == {plan.points[0]["step"]}
+
+
+def test_records_name_step_seed_command_and_commit(finished: tuple[Plan, Store, InlineEngine]) -> None:
+    plan, store, _ = finished
+    for key in plan.steps:
+        record = store.record(key)
+        assert record["key"] == key and record["command"] == "test" and record["commit"] and record["finished"]
+        json.dumps(record)
