@@ -1,4 +1,4 @@
-"""The `adapters` side of `language_adapter_vs_adapters.py`; runs in an environment of its own and knows nothing of isogloss.
+"""The `adapters` side of `language_adapter.py`; runs in an environment of its own and knows nothing of isogloss.
 
 Reads lines from standard input and answers each with a line of JSON: `value N` (loss without dropout), `step N` (one
 training step on batch N, with its seconds), `quit`.
@@ -15,6 +15,7 @@ import torch
 
 
 def main() -> None:
+    """Answers until it is told to quit."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True, help="folder of the backbone")
     parser.add_argument("--batches", required=True, help="file of (input_ids, attention_mask, labels)")
@@ -25,7 +26,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
-    import adapters
+    import adapters  # type: ignore[import-not-found]
     import transformers
 
     torch.set_num_threads(options.threads)
@@ -44,7 +45,7 @@ def main() -> None:
 
     def loss_on(number: int) -> torch.Tensor:
         ids, mask, labels = batches[number]
-        return model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        return model(input_ids=ids, attention_mask=mask, labels=labels).loss  # type: ignore[no-any-return]
 
     def answer(**values: object) -> None:
         print(json.dumps(values), file=answers, flush=True)
@@ -70,7 +71,7 @@ def main() -> None:
         gc.collect()
         wall, cpu = time.perf_counter(), time.process_time()
         loss = loss_on(number)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         answer(wall=time.perf_counter() - wall, cpu=time.process_time() - cpu, loss=float(loss.detach()))
