@@ -1,0 +1,7 @@
+"""An XTREME-style suite (Hu et al. 2020, https://arxiv.org/abs/2003.11080) over local folders."""
+
+from isogloss.training.xtreme.aggregate import aggregate
+from isogloss.training.xtreme.settings import SUITE, SuiteTask
+from isogloss.training.xtreme.suite import SuiteOptions, find_data, run_suite
+
+__all__ = ["SUITE", "SuiteOptions", "SuiteTask", "aggregate", "find_data", "run_suite"]

@@ -1,0 +1,144 @@
+"""BUCC 2018: translation pairs hidden in two texts, mined by margin; the threshold is chosen on the development split.
+
+Files as BUCC and XTREME give them, in the folder or one folder a language: `de-en.dev.de` and `de-en.dev.en` (id, tab,
+sentence), `de-en.dev.gold` (id, tab, id), and the same for `test`. BUCC's own `sample` and `training` stand for dev and test.
+Vectors are means over tokens: XTREME's script says CLS, but its numbers need the mean (papers.md 5.5).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isogloss.backbones import Backbone
+from isogloss.corpora.reading import read_lines
+from isogloss.errors import IsoglossError
+from isogloss.languages import resolve
+from isogloss.modules import TransferModule
+from isogloss.stack import Stack
+from isogloss.training.retrieval import sentence_vectors
+from isogloss.training.search import MinedPairs, Search, best_threshold, mine, mining_scores
+
+_SPLITS = {"dev": ("dev", "sample"), "test": ("test", "training")}
+
+
+@dataclass(frozen=True)
+class BuccSplit:
+    """Two texts and the pairs between them.
+
+    Attributes:
+        first: Sentences in the language.
+        second: Sentences in English.
+        gold: Pairs of rows (first, second).
+    """
+
+    first: list[str]
+    second: list[str]
+    gold: frozenset[tuple[int, int]]
+
+
+def bucc_languages(folder: Path) -> dict[str, str]:
+    """Languages with a development and a test split: code -> BUCC's own two letters."""
+    found = {}
+    for path in sorted([*folder.glob("*-en.*.gold"), *folder.glob("*/*-en.*.gold")]):
+        own = path.name.split("-en.")[0]
+        if all(_base(folder, own, split) for split in _SPLITS):
+            found[resolve(own).code] = own
+    return found
+
+
+def _base(folder: Path, own: str, split: str) -> Path | None:
+    for name in _SPLITS[split]:
+        for place in (folder, folder / f"{own}-en"):
+            if (place / f"{own}-en.{name}.gold").is_file():
+                return place / f"{own}-en.{name}"
+    return None
+
+
+def read_bucc(folder: Path, own: str, split: str) -> BuccSplit:
+    """Reads one split.
+
+    Raises:
+        IsoglossError: A file is missing, a line is not `id, tab, text`, a gold pair names no sentence, or there is no gold pair.
+    """
+    base = _base(folder, own, split)
+    if base is None:
+        raise IsoglossError(
+            f"BUCC in '{folder}' has no {split} split for {own}; expected {own}-en.{split}.gold beside its texts."
+        )
+    sides: list[dict[str, int]] = []
+    texts: list[list[str]] = []
+    for suffix in (own, "en"):
+        path = base.with_name(f"{base.name}.{suffix}")
+        rows = [_two(path, number, line) for number, line in read_lines(path) if line.strip()]
+        sides.append({key: place for place, (key, _) in enumerate(rows)})
+        texts.append([text for _, text in rows])
+    gold = set()
+    path = base.with_name(f"{base.name}.gold")
+    for number, line in read_lines(path):
+        if not line.strip():
+            continue
+        one, other = _two(path, number, line)
+        if one not in sides[0] or other not in sides[1]:
+            raise IsoglossError(
+                f"{path}, line {number}: the pair {one}, {other} names a sentence that is not in the texts."
+            )
+        gold.add((sides[0][one], sides[1][other]))
+    if not gold:
+        raise IsoglossError(
+            f"{path}: there is no pair in it, as in downloads that withhold the gold pairs of the test split."
+        )
+    return BuccSplit(texts[0], texts[1], frozenset(gold))
+
+
+def _two(path: Path, number: int, line: str) -> tuple[str, str]:
+    first, tab, second = line.partition("\t")
+    if not tab or not first.strip() or not second.strip():
+        raise IsoglossError(f"{path}, line {number}: expected two columns separated by a tab.")
+    return first.strip(), second.strip()
+
+
+def evaluate_bucc(
+    backbone: Backbone,
+    shared: TransferModule | None,
+    folder: Path,
+    *,
+    layer: int | None = None,
+    search: Search = "auto",
+    limit: int | None = None,
+    tokens_per_batch: int = 4096,
+) -> dict[str, dict[str, float]]:
+    """F1 of the mined pairs of the test split at the threshold that is best on the development split.
+
+    Args:
+        backbone: The backbone.
+        shared: A module for every language, or None.
+        folder: See the module's text.
+        layer: Block whose states are pooled; None is the last.
+        search: See `search.neighbours`.
+        limit: At most this many sentences a side (gold pairs beyond are left out); None for all.
+        tokens_per_batch: Size of batches.
+
+    Returns:
+        Code -> `{"f1", "precision", "recall", "threshold", "n"}`.
+    """
+    stack = Stack(backbone, [shared] if shared is not None else [])
+    codes = bucc_languages(folder)
+    if not codes:
+        raise IsoglossError(
+            f"BUCC in '{folder}' has no language with dev and test; expected files like de-en.dev.gold there."
+        )
+
+    def mined(own: str, code: str, split: str) -> tuple[MinedPairs, frozenset[tuple[int, int]]]:
+        data = read_bucc(folder, own, split)
+        first, second = data.first[:limit], data.second[:limit]
+        gold = frozenset(pair for pair in data.gold if pair[0] < len(first) and pair[1] < len(second))
+        options: dict[str, Any] = {"layer": layer, "tokens_per_batch": tokens_per_batch}
+        one = sentence_vectors(stack, first, languages=[code] * len(first), **options)
+        other = sentence_vectors(stack, second, languages=["eng_Latn"] * len(second), **options)
+        return mine(one, other, search=search), gold
+
+    scores = {}
+    for code, own in codes.items():
+        threshold = best_threshold(*mined(own, code, "dev"))
+        scores[code] = {**mining_scores(*mined(own, code, "test"), threshold), "threshold": threshold}
+    return scores

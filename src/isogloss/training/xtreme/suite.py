@@ -1,0 +1,295 @@
+"""Running the suite: train on English, select on English dev, score all languages; each finished task is kept."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from isogloss.backbones import Backbone
+from isogloss.errors import IsoglossError
+from isogloss.formats import load_module
+from isogloss.modules import TransferModule, parse_module
+from isogloss.stack.layers import layer_count
+from isogloss.storage import content_key, read_json, write_json
+from isogloss.tasks import Example, available, canonical_split, check_leaks, get_task, read, splits
+from isogloss.training.evaluation import evaluate
+from isogloss.training.language_stage import EVERY
+from isogloss.training.progress import Progress
+from isogloss.training.retrieval import evaluate_retrieval
+from isogloss.training.search import Search
+from isogloss.training.task_stage import TaskStage, train_task
+from isogloss.training.xtreme.aggregate import aggregate
+from isogloss.training.xtreme.bucc import bucc_languages, evaluate_bucc
+from isogloss.training.xtreme.settings import SUITE, SuiteTask, TrainData, middle_layer
+
+_ENGLISH = "eng_Latn"
+_LARGE = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteOptions:
+    """What the suite is told besides XTREME's settings.
+
+    Attributes:
+        module: What is trained: `none` with `train="all"` is XTREME's plain fine-tuning.
+        train: `all`, or `modules` (frozen backbone).
+        seed: Of initial values and order.
+        learning_rate, epochs: None takes what the backbone's card advises (rate), else XTREME's.
+        limit_train, limit_test: At most this many rows of a split.
+        layer: Block pooled for retrieval; None takes XTREME's (7 of 12).
+        scoring: Of Tatoeba: cosine, or margin.
+        search: See `search.neighbours`.
+        precision: fp32, or bf16 for autocast of the training.
+    """
+
+    module: str = "none"
+    train: Literal["all", "modules"] = "all"
+    seed: int = 42
+    learning_rate: float | None = None
+    epochs: float | None = None
+    limit_train: int | None = None
+    limit_test: int | None = None
+    layer: int | None = None
+    scoring: str = "cosine"
+    search: Search = "auto"
+    precision: str = "fp32"
+
+
+def find_data(root: str | Path, names: Sequence[str] = ()) -> dict[str, Path]:
+    """The suite's tasks that have a folder below `root`.
+
+    Args:
+        root: The suite's data folder.
+        names: Tasks that must be there; empty takes those that are.
+
+    Raises:
+        IsoglossError: No such folder, an unknown task, a task without its folder, or none at all.
+    """
+    place = Path(root).expanduser()
+    if not place.is_dir():
+        raise IsoglossError(f"--data {root}: there is no such folder; expected one with {', '.join(SUITE)} in it.")
+    unknown = [name for name in names if name not in SUITE]
+    if unknown:
+        raise IsoglossError(f"--tasks {unknown[0]}: the suite has no such task; it has {', '.join(SUITE)}.")
+    found = {}
+    for name in names or SUITE:
+        folder = next((place / folder for folder in SUITE[name].folders if (place / folder).is_dir()), None)
+        if folder is not None:
+            found[name] = folder
+        elif names:
+            raise IsoglossError(f"--tasks {name}: '{place}' has no folder {' or '.join(SUITE[name].folders)}.")
+    if not found:
+        raise IsoglossError(f"--data {root}: none of the suite's folders is there ({', '.join(SUITE)}).")
+    return found
+
+
+def run_suite(
+    backbone: Backbone,
+    root: str | Path,
+    out: str | Path,
+    options: SuiteOptions,
+    *,
+    names: Sequence[str] = (),
+    shared: TransferModule | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Trains and scores every task, and averages.
+
+    Args:
+        backbone: Trained in place for the time of a task (`train="all"`), and as it was afterwards.
+        root: Folder with one folder a task; see `find_data`.
+        out: Folder for modules and scores; the same one goes on where a run stopped.
+        options: See there.
+        names: Tasks; empty takes those that have data.
+        shared: A frozen module for every language (a prompt pool, say) under all tasks, or None.
+        tell: Where to say what is being done.
+        progress: Whether trainings show their progress.
+
+    Returns:
+        `{"average", "complete", "categories", "tasks": {name: {..., "scores": {code: metrics}, "departures": [text]}}}`.
+
+    Raises:
+        IsoglossError: Data missing or unusable, or `out` holds scores of other settings.
+    """
+    data = find_data(root, names)
+    target = Path(out)
+    results: dict[str, Any] = {}
+    for name, folder in data.items():
+        record = target / name / "scores.json"
+        key = _key(backbone, shared, options, folder)
+        if record.is_file():
+            kept = read_json(record)
+            if kept.get("key") != key:
+                raise IsoglossError(
+                    f"The folder '{record.parent}' holds scores of another backbone, data folder or settings; choose another --out."
+                )
+            tell(f"{name}: kept from before")
+        else:
+            tell(name)
+            item = SUITE[name]
+            if item.category == "retrieval":
+                kept = _retrieval(item, backbone, folder, options, shared)
+            else:
+                kept = _trained(item, backbone, Path(root), folder, target / name / "module", options, shared, progress)
+            kept["key"] = key
+            target.joinpath(name).mkdir(parents=True, exist_ok=True)
+            write_json(record, kept)
+        results[name] = kept
+    averages = aggregate(
+        {name: kept["scores"] for name, kept in results.items()},
+        seen=backbone.languages,
+        text=backbone.card.get("text_tokens"),
+    )
+    for name, kept in results.items():
+        averages["tasks"][name] |= {"scores": kept["scores"], "departures": kept["departures"]}
+    return {**averages, "backbone": backbone.name, "fingerprint": backbone.fingerprint, "options": asdict(options)}
+
+
+def _key(backbone: Backbone, shared: TransferModule | None, options: SuiteOptions, folder: Path) -> str:
+    return content_key(
+        [backbone.fingerprint, shared.digest if shared is not None else "", asdict(options), str(folder.resolve())]
+    )
+
+
+def train_data(item: SuiteTask, root: Path) -> tuple[Path, TrainData]:
+    """The first training data that are there in English.
+
+    Raises:
+        IsoglossError: None are.
+    """
+    for place in item.train:
+        folder = root / place.folder
+        if folder.is_dir() and _ENGLISH in available(folder):
+            there = map(canonical_split, splits(folder, _ENGLISH))
+            if place.split in there:
+                return folder, place
+    wanted = " or ".join(dict.fromkeys(f"{place.folder}/en/{place.split}" for place in item.train))
+    raise IsoglossError(f"The task {item.name} has no English training rows below '{root}'; expected {wanted}.")
+
+
+def _trained(
+    item: SuiteTask,
+    backbone: Backbone,
+    root: Path,
+    folder: Path,
+    out: Path,
+    options: SuiteOptions,
+    shared: TransferModule | None,
+    progress: bool,
+) -> dict[str, Any]:
+    source, place = train_data(item, root)
+    task = get_task(item.task)
+    departures = [place.note] if place.note else []
+    rows = read(source, _ENGLISH, place.split, task, limit=options.limit_train).examples
+    train, dev, note = _with_dev(rows, source, place, task, options.limit_train)
+    departures += [note] if note else []
+    task = task.with_labels_from(train)
+    split = next((name for name in item.splits if any(_has(folder, code, name) for code in available(folder))), None)
+    if split is None:
+        raise IsoglossError(f"The task {item.name} has no split {' or '.join(item.splits)} in '{folder}'.")
+    if split != item.splits[0] and item.name == "mlqa":
+        departures.append(f"scored on the {split} split, as {item.splits[0]} is not there")
+    tested = [code for code in available(folder) if _has(folder, code, split)]
+    for code in list(tested):
+        try:
+            check_leaks(train, read(folder, code, split, task, limit=options.limit_test).examples)
+        except IsoglossError as problem:
+            tested.remove(code)
+            departures.append(f"{code} left out: {problem}")
+    if not tested:
+        raise IsoglossError(f"Of the task {item.name} no language is left to score: {departures[-1]}")
+    advised = "full" in backbone.card.get("training", {}) or options.train == "modules"
+    large = layer_count(backbone) >= _LARGE
+    rate = options.learning_rate
+    if rate is None and not advised:
+        rate = item.learning_rate_large if large else item.learning_rate
+    elif rate is None:
+        departures.append("learning rate as the backbone's card or the method's default says")
+    if options.epochs is not None:
+        departures.append(f"{options.epochs:g} epochs instead of {item.epochs:g}")
+    stage = TaskStage(
+        epochs=options.epochs or item.epochs,
+        batch_size=item.batch // 4,
+        accumulation=4,
+        learning_rate=rate,
+        warmup=item.warmup,
+        weight_decay=item.weight_decay,
+        head_options={**item.head_options, "max_length": _room(item, backbone)},
+        train=options.train,
+        seed=options.seed,
+        precision=options.precision,
+    )
+    others = [shared] if shared is not None else []
+    facts = train_task(
+        backbone,
+        task,
+        train,
+        dev,
+        parse_module(options.module),
+        stage,
+        out,
+        language_modules=others,
+        data_name=source.name,
+        split=place.split,
+        overwrite=(out / "module.json").is_file(),
+        progress=Progress(item.name) if progress else None,
+    )
+    found = evaluate(
+        backbone,
+        load_module(out, backbone),
+        {EVERY: shared} if shared is not None else {},
+        folder,
+        tested,
+        split=split,
+        limit=options.limit_test,
+    )
+    return {"scores": found["scores"], "departures": departures, "dev": facts["metrics"], "split": split}
+
+
+def _room(item: SuiteTask, backbone: Backbone) -> int:
+    return min(item.max_length, (backbone.max_length or item.max_length))
+
+
+def _has(folder: Path, code: str, split: str) -> bool:
+    return split in map(canonical_split, splits(folder, code))
+
+
+def _with_dev(
+    rows: list[Example], source: Path, place: TrainData, task: Any, limit: int | None
+) -> tuple[list[Example], list[Example], str]:
+    """Training and English development rows; the last tenth of the training rows where there is no split for it."""
+    if place.split == "train" and _has(source, _ENGLISH, "dev"):
+        dev = read(source, _ENGLISH, "dev", task, limit=limit).examples
+        # TyDiQA is scored on its development split: choosing weights by that would be choosing by the test.
+        if source.name not in ("tydiqa-goldp", "tydiqa"):
+            return rows, dev, ""
+    cut = max(1, len(rows) - max(1, len(rows) // 10))
+    kept, held = rows[:cut], rows[cut:]
+    if not held:
+        raise IsoglossError(
+            f"The English training rows in '{source}' are too few ({len(rows)}) to keep some for selection."
+        )
+    return kept, held, "weights selected on the last tenth of the training rows"
+
+
+def _retrieval(
+    item: SuiteTask, backbone: Backbone, folder: Path, options: SuiteOptions, shared: TransferModule | None
+) -> dict[str, Any]:
+    layer = options.layer or middle_layer(layer_count(backbone))
+    departures = [f"states of block {layer} of {layer_count(backbone)}, mean over tokens"]
+    if item.name == "bucc":
+        scores = evaluate_bucc(backbone, shared, folder, layer=layer, search=options.search, limit=options.limit_test)
+        return {"scores": scores, "departures": departures, "languages": sorted(bucc_languages(folder))}
+    codes = [code for code in available(folder) if code != _ENGLISH and _has(folder, code, "test")]
+    found = evaluate_retrieval(
+        backbone,
+        {EVERY: shared} if shared is not None else {},
+        folder,
+        codes,
+        split="test",
+        limit=options.limit_test,
+        layer=layer,
+        scoring=options.scoring,
+    )
+    return {"scores": found["scores"], "departures": departures}
