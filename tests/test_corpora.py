@@ -75,7 +75,7 @@ def test_jsonl_folder_limit_and_several(tmp_path):
     [
         ("a.txt", b"", "is empty"),
         ("a.txt", b"\n\n", "is empty"),
-        ("a.txt", b"gut\nschlecht \xff\n", "a.txt', line 2, is not UTF-8"),
+        ("a.txt", b"gut\nschlecht \xff\n", "a.txt', line 2: byte 10 of the line is not valid UTF-8"),
         ("a.txt.gz", b"no gzip", "not a whole gzip file"),
         ("a.txt.gz", gzip.compress(b"abc\n" * 9999)[:-20], "not a whole gzip file"),
         ("a.jsonl", b'{"text": "x"}\n{"text": \n', "line 2, is not JSON"),
@@ -329,7 +329,7 @@ def test_smoothed_shares():
     shares = smoothed_shares({"a": 1000, "b": 10}, 0.5)
     assert shares["a"] / shares["b"] == pytest.approx(10)
     assert sum(shares.values()) == pytest.approx(1)
-    with pytest.raises(IsoglossError, match="for b: the text is shorter than one block"):
+    with pytest.raises(IsoglossError, match="for b: the text is shorter than one row"):
         smoothed_shares({"a": 10, "b": 0})
 
 

@@ -238,6 +238,12 @@ REFUSALS = [
     ("verbaliser", "topic", "decoder", {"part": "single"}, "one token"),
     ("verbaliser", "topic", "decoder", {"normalise": "no"}, "normalisation"),
     ("span", "qa", "encoder", {"stride": 0}, "stride"),
+    ("span", "qa", "encoder", {"stride": "x"}, "'stride' .* must be of type int"),
+    ("linear", "topic", "encoder", {"dropout": "x"}, "'dropout' .* must be of type float"),
+    ("linear", "topic", "encoder", {"dropout": 2}, "between 0 and 1"),
+    ("verbaliser", "topic", "decoder", {"words": "x"}, "'words' .* must be of type Mapping"),
+    ("verbaliser", "topic", "decoder", {"by_language": {"xx": {}}}, "Unknown language 'xx'"),
+    ("text", "topic", "decoder", {"template": "{label}"}, "--head-option template="),
 ]
 
 

@@ -13,7 +13,8 @@ from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
 from isogloss.modules import TransferModule
 from isogloss.stack import Stack
-from isogloss.training.retrieval import evaluate_retrieval, nearest, sentence_vectors
+from isogloss.training.retrieval import evaluate_retrieval, sentence_vectors
+from isogloss.training.search import best_matches
 
 GERMAN = [f"{text} {TEXTS[(number + 3) % 8]}" for number, text in enumerate(TEXTS)]
 CZECH = [" ".join(reversed(text.split())) for text in TEXTS]
@@ -105,7 +106,7 @@ def test_identical_sentences_are_all_found(backbone: Backbone, data: Path, tmp_p
 def test_nearest_is_by_angle_and_not_by_length() -> None:
     queries = torch.tensor([[1.0, 0.1], [0.0, 5.0], [-1.0, 0.0]])
     candidates = torch.tensor([[0.01, 0.0], [50.0, 60.0], [0.0, 0.2], [-3.0, 0.1]])
-    assert nearest(queries, candidates).tolist() == [0, 2, 3]
+    assert best_matches(queries, candidates).tolist() == [0, 2, 3]
 
 
 def test_modules_of_two_shapes_and_languages_without_one(backbone: Backbone, data: Path) -> None:

@@ -288,7 +288,7 @@ def _rewrite(folder: Path, **changes: object) -> None:
     [
         ({"format": 2}, "format 2"),
         ({"format": "1"}, "no format number"),
-        ({"method": "pool"}, "method 'pool'"),
+        ({"method": "swimming"}, "method 'swimming'"),
         ({"surprise": 1}, "unknown key 'surprise'"),
         ({"config": {"reduction": 16, "shrink": 2}}, "unknown key 'shrink'"),
         ({"config": {"reduction": "large"}}, "wrong type"),

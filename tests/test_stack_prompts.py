@@ -208,7 +208,7 @@ def _compare_paths(backbone: Backbone, modules: list[Any], batch: TextBatch) -> 
     parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
     results = []
     for stack in (Stack(backbone, modules), _assembled(Stack(backbone, modules))):
-        rows = stack._rows(batch.routes, batch.input_ids.shape[0])
+        rows = stack.rows(batch)
         results.append((stack._prefix_pays(rows, batch.input_ids.shape[0]), stack.run(batch)))
     (pays, quick), (_, slow) = results
     assert pays

@@ -201,6 +201,7 @@ def test_words_per_language() -> None:
     verbaliser = get_verbaliser(task, by_language={"slk_Latn": slovak})
     assert list(verbaliser.words_for("slk_Latn").values()) == ["áno", "možno", "nie"]
     assert verbaliser.words_for("deu_Latn") == verbaliser.words_for(None) == verbaliser.words
+    assert get_verbaliser(task, by_language={"sk": slovak}).words_for("slk_Latn") == verbaliser.words_for("slk_Latn")
     with pytest.raises(IsoglossError, match="label words of slk_Latn are for entailment; expected exactly"):
         get_verbaliser(task, by_language={"slk_Latn": {"entailment": "áno"}})
     with pytest.raises(IsoglossError, match="'a' and 'b' have the same word 'x'"):

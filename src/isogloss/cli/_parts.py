@@ -87,10 +87,13 @@ def read_parts(values: Sequence[str], *, task: str | None = None, fields: Mappin
     folders = split_list(values)
     tasks: list[SavedModule] = []
     languages: dict[str, SavedModule] = {}
+    shared: list[SavedModule] = []
     for folder in folders:
         saved = read_info(folder)
         if saved.info.role == "task":
             tasks.append(saved)
+        elif saved.info.role == "shared":
+            shared.append(saved)
         elif not saved.info.language:
             raise IsoglossError(
                 f"--modules {folder}: this language module names no language; import it with --language."
@@ -109,7 +112,7 @@ def read_parts(values: Sequence[str], *, task: str | None = None, fields: Mappin
             "one, with any number of language modules."
         )
     first = tasks[0]
-    for saved in languages.values():
+    for saved in [*languages.values(), *shared]:
         if saved.info.fingerprint != first.info.fingerprint:
             raise IsoglossError(
                 f"--modules: '{saved.folder}' was trained on {saved.info.backbone} (fingerprint "

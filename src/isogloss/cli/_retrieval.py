@@ -20,6 +20,8 @@ def evaluate_retrieval(
     bad_rows: str,
     limit: int | None,
     tokens_per_batch: int,
+    layer: int | None,
+    scoring: str,
     dtype: str | None,
     device: str | None,
     threads: int | None,
@@ -37,6 +39,8 @@ def evaluate_retrieval(
         bad_rows: As `--bad-rows`.
         limit: Rows of a language.
         tokens_per_batch: Of the mixed-language batches.
+        layer: Block whose states are pooled; None is the last.
+        scoring: cosine or margin.
         dtype: Of the backbone.
         device: Of the backbone.
         threads: On a CPU.
@@ -81,8 +85,10 @@ def evaluate_retrieval(
         bad_rows=bad_rows,
         task=task,
         tokens_per_batch=tokens_per_batch,
+        layer=layer,
+        scoring=scoring,
     )
-    return {**result, "backbone": loaded.name, "data": data, "language_modules": sorted(languages)}
+    return {**result, "backbone": loaded.name, "data": data, "language_modules": sorted(codes)}
 
 
 def _language_parts(folders: Sequence[str]) -> tuple[list[str], str | None]:
@@ -90,9 +96,13 @@ def _language_parts(folders: Sequence[str]) -> tuple[list[str], str | None]:
     from isogloss.formats import read_info
 
     found: dict[str, Any] = {}
+    shared: list[Any] = []
     for folder in folders:
         saved = read_info(folder)
         code = saved.info.language
+        if saved.info.role == "shared":
+            shared.append(saved)
+            continue
         if saved.info.role == "task" or not code:
             kind = "a task module" if saved.info.role == "task" else "a module of no named language"
             raise IsoglossError(
@@ -104,7 +114,7 @@ def _language_parts(folders: Sequence[str]) -> tuple[list[str], str | None]:
                 f"--modules: '{found[code].folder}' and '{saved.folder}' are both for {code}; give one of them."
             )
         found[code] = saved
-    backbones = {saved.info.fingerprint: saved.info.backbone for saved in found.values()}
+    backbones = {saved.info.fingerprint: saved.info.backbone for saved in [*found.values(), *shared]}
     if len(backbones) > 1:
         names = " and ".join(f"{name} (fingerprint {mark})" for mark, name in backbones.items())
         raise IsoglossError(f"--modules: they were trained on {names}; give modules of one backbone.")

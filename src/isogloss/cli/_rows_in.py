@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isogloss.errors import IsoglossError
+from isogloss.storage.lines import decoded_lines
 
 if TYPE_CHECKING:
     from isogloss.tasks import Example, Task
@@ -99,15 +100,7 @@ def _rows(file: str, task: "Task") -> Iterator[InputRow]:
 
 def _lines(file: str, name: str) -> Iterator[tuple[int, str]]:
     with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as stream:
-        for number, raw in enumerate(stream, 1):
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as problem:
-                raise IsoglossError(
-                    f"{name} line {number}: byte {problem.start + 1} of the line is not valid UTF-8; convert it to "
-                    "UTF-8."
-                ) from None
-            yield number, line.rstrip("\r\n")
+        yield from decoded_lines(stream, name)
 
 
 def _is_object(line: str) -> bool:

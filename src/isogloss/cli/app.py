@@ -11,12 +11,17 @@ import typer
 
 from isogloss.cli import (
     backbones,
+    bench,
     evaluate,
     languages,
+    languages_rank,
+    meta,
     modules,
+    pool,
     predict,
     pretrain,
     quickstart,
+    study,
     train_language,
     train_task,
 )
@@ -44,15 +49,21 @@ train = typer.Typer(
     context_settings=_SETTINGS,
 )
 app.command("quickstart", short_help="The whole job once, on bundled model and data.")(quickstart.quickstart)
-app.command("languages", short_help="Codes, names, scripts, families, distances.")(languages.languages)
+app.command("languages", cls=languages_rank.WithRank, short_help="Codes, names, families, distances; rank sources.")(
+    languages.languages
+)
 app.command("backbones", short_help="Bundled models and families that fit; facts of one.")(backbones.backbones)
 app.command("pretrain", short_help="Train a backbone as a recipe says.")(pretrain.pretrain)
 train.command("language", cls=Grouped, short_help="A language module from raw text.")(train_language.train_language)
 train.command("task", cls=Grouped, short_help="A task module from labelled text.")(train_task.train_task)
 app.add_typer(train, name="train", short_help="Train a language or a task module.")
+app.add_typer(meta.app, name="meta", short_help="Update rules and starts learned from simulated transfer.")
 app.command("evaluate", short_help="Scores of a task module, language by language.")(evaluate.evaluate)
 app.command("predict", short_help="Answers for lines of text, languages mixed.")(predict.predict)
+app.add_typer(study.app, name="study", short_help="Grids of experiments: plan, run, status, report.")
+app.add_typer(pool.app, name="pool", short_help="Prompt pools: learn one, show how languages use one.")
 app.add_typer(modules.app, name="modules", short_help="Saved modules: list, show, import, export, push, pull.")
+app.command("bench", short_help="Speed and memory beside what is installed.")(bench.bench)
 
 
 def _version(wanted: bool) -> None:

@@ -45,6 +45,7 @@ def backbones(
             ("tokenizer", facts["tokenizer"]),
             ("sites", f"embedding, blocks ({blocks}), head"),
             ("LoRA targets", ", ".join(sites["linears"])),
+            ("prompt pool", facts["pool"]),
             ("fingerprint", facts["fingerprint"]),
             ("languages", known),
         ]
@@ -73,6 +74,7 @@ def describe(backbone: "Backbone") -> dict[str, Any]:
         },
         "fingerprint": backbone.fingerprint,
         "languages": list(backbone.languages),
+        "pool": backbone.pool,
     }
 
 

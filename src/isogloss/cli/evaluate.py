@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,15 +22,16 @@ from isogloss.cli._inputs import (
 )
 from isogloss.cli._parts import Parts, read_parts
 from isogloss.cli._retrieval import evaluate_retrieval
+from isogloss.cli._suite import evaluate_suite
 from isogloss.errors import IsoglossError
 
 
 def evaluate(
     data: o.Data,
     targets: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option("--targets", "-l", metavar="L[,L...]|all", help="Languages by commas, or all that the data have."),
-    ],
+    ] = None,
     modules: Annotated[
         list[str] | None,
         typer.Option(
@@ -52,6 +54,29 @@ def evaluate(
     tokens_per_batch: Annotated[
         int, typer.Option("--tokens-per-batch", min=1, help="Most tokens of a batch, padding included.")
     ] = 4096,
+    layer: Annotated[
+        int | None,
+        typer.Option("--layer", min=1, help="Retrieval: block whose states are pooled [last; suite: XTREME's]."),
+    ] = None,
+    scoring: Annotated[str, typer.Option("--scoring", help="Retrieval: cosine, or margin.")] = "cosine",
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="xtreme: train on English and score all of the suite's tasks.")
+    ] = None,
+    tasks: Annotated[
+        list[str] | None, typer.Option("--tasks", metavar="T[,T...]", help="Suite: some of its tasks [all with data].")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Suite: folder for modules and scores; the same one goes on.")
+    ] = None,
+    module: Annotated[
+        str, typer.Option("--module", help="Suite: what is trained; none is the whole backbone, XTREME's way.")
+    ] = "none",
+    epochs: Annotated[float | None, typer.Option("--epochs", min=0.01, help="Suite: instead of XTREME's.")] = None,
+    limit_train: Annotated[
+        int | None, typer.Option("--limit-train", min=2, help="Suite: at most this many training rows.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Suite: of the training.")] = 42,
+    precision: Annotated[str, typer.Option("--precision", help="Suite: fp32 or bf16 (autocast).")] = "fp32",
     dtype: o.Dtype = None,
     device: o.Device = None,
     threads: o.Threads = None,
@@ -63,7 +88,38 @@ def evaluate(
 
     Translations found by sentence vectors, where nothing is trained: isogloss evaluate --task retrieval --backbone
     bundled:encoder --data bundled:parallel --targets all
+
+    XTREME's tasks over folders of their names: isogloss evaluate --suite xtreme --backbone runs/pool --data data --out
+    runs/xtreme
     """
+    one_of(scoring, "--scoring", ("cosine", "margin"))
+    if suite is not None:
+        evaluate_suite(
+            suite,
+            data,
+            [*(modules or ()), *(more_modules or ())],
+            backbone=backbone,
+            tasks=split_list(tasks),
+            out=out,
+            options={
+                "module": module,
+                "train": "all" if module == "none" else "modules",
+                "seed": seed,
+                "epochs": epochs,
+                "limit_train": limit_train,
+                "limit_test": limit,
+                "layer": layer,
+                "scoring": scoring,
+                "precision": precision,
+            },
+            dtype=dtype,
+            device=device,
+            threads=threads,
+            json=json,
+        )
+        return
+    if targets is None:
+        raise IsoglossError("--targets is missing: name languages by commas, or all (only --suite needs none).")
     one_of(missing, "--missing", ("error", "none"))
     one_of(bad_rows, "--bad-rows", ("error", "skip"))
     folders = [*(modules or ()), *(more_modules or ())]
@@ -79,6 +135,8 @@ def evaluate(
             bad_rows=bad_rows,
             limit=limit,
             tokens_per_batch=tokens_per_batch,
+            layer=layer,
+            scoring=scoring,
             dtype=dtype,
             device=device,
             threads=threads,
@@ -116,6 +174,7 @@ def evaluate(
         tokens_per_batch=tokens_per_batch,
     )
     result = {**result, "backbone": loaded.name, "data": data, "language_modules": sorted(languages)}
+    result["language_modules"] = [code for code in result["language_modules"] if code != "*"]
     if json:
         print_json(result)
         return
@@ -128,13 +187,15 @@ def show(result: Mapping[str, Any], *, primary: str) -> None:
     names = sorted(metric_names(scores), key=lambda name: name != primary)
     own = set(result["language_modules"])
     source = set(result["source"])
+    # Auxiliary languages of meta-learning: no source, and not zero-shot either.
+    seen = set(result.get("seen", source))
     # A column that says the same everywhere is said once, below.
     mixed = 0 < len(own & set(scores)) < len(scores)
     rows = [
         (
             language_name(code),
             code,
-            *(["source" if code in source else "target"] if source else []),
+            *(["source" if code in source else "seen" if code in seen else "target"] if source else []),
             *(["own module" if code in own else "no module"] if mixed else []),
             *(number(found.get(name)) for name in names),
             int(found["n"]),
@@ -145,7 +206,7 @@ def show(result: Mapping[str, Any], *, primary: str) -> None:
     mean = [number(result["mean"].get(name)) for name in names]
     # Without a target that is no source, the mean is over the sources.
     over = set(result["mean_over"])
-    label = f"mean of {counted(len(over), 'language' if not source else 'target' if over - source else 'source')}"
+    label = f"mean of {counted(len(over), 'language' if not source else 'target' if over - seen else 'language' if over - source else 'source')}"
     footer = [label, *[""] * (len(heads) - len(names) - 2), *mean, ""]
     print_table(
         heads,
@@ -158,7 +219,14 @@ def show(result: Mapping[str, Any], *, primary: str) -> None:
     if result.get("dropped"):
         for code, reasons in result["dropped"].items():
             print(f"note: {code}: left out {dict(reasons)}", file=sys.stderr)
-    if source and not source & set(scores):
+    for code, count in result.get("in_training", {}).items():
+        say(
+            f"note: {language_name(code)}: {counted(count, 'row')} of {scores[code]['n']:,.0f} stand in the training data "
+            "too, as they are or as translations, so this score is no test of them"
+        )
+    if seen - source and (seen - source) & set(scores):
+        print_text("Languages marked as seen lent their labels to meta-learning; the mean leaves them out.")
+    if seen and not seen & set(scores):
         learned = ", ".join(language_name(code) for code in result["source"])
         print_text(f"Learned from {learned}; no target language was seen with labels.")
     if own and not mixed and set(scores) <= own:

@@ -32,6 +32,7 @@ def languages(
     """Show languages: code, name, script and family; how far two are apart; which are nearest.
 
     With --nearest, CODE arguments are the candidates. Distances are URIEL's, 0 (same) to 1.
+    Which language to transfer from: isogloss languages rank --task T --target L (see isogloss languages rank --help).
     """
     from isogloss.languages import all_languages, distances, resolve
     from isogloss.languages import nearest as call

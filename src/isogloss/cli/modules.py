@@ -54,7 +54,7 @@ def list_(
                 for saved in found
             ],
             right=(4,),
-            keep=(2,),
+            keep=(0,),
         )
 
 

@@ -1,5 +1,6 @@
 """`isogloss train task`: a task module from labelled text of one or several source languages."""
 
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -68,6 +69,15 @@ def train_task(
     train: Annotated[
         str, typer.Option("--train", help="modules, or all (the backbone learns too).", rich_help_panel=o.HOW)
     ] = "modules",
+    update: Annotated[
+        str | None,
+        typer.Option(
+            "--update",
+            metavar="DIR",
+            help="Update rule or start of `isogloss meta learn`; or all-open, all-shut, bottom:N, random:MEAN[:SEED].",
+            rich_help_panel=o.HOW,
+        ),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Optimiser steps (or --epochs).", rich_help_panel=o.HOW)
     ] = None,
@@ -114,6 +124,15 @@ def train_task(
     shots: Annotated[
         int | None, typer.Option("--shots", min=1, help="Few-shot: examples of each class.", rich_help_panel=o.WHAT)
     ] = None,
+    shots_seed: Annotated[
+        str | None,
+        typer.Option(
+            "--shots-seed",
+            metavar="N|random",
+            help="Of the few-shot draw [--seed]; random draws anew, as S2's code did, and says what it drew.",
+            rich_help_panel=o.WHAT,
+        ),
+    ] = None,
     select: Annotated[
         str,
         typer.Option(
@@ -156,6 +175,14 @@ def train_task(
             "--prompt-fusion", help="Language and task prompts: concatenate or average.", rich_help_panel=o.HOW
         ),
     ] = "concatenate",
+    double_language_prompt: Annotated[
+        bool,
+        typer.Option(
+            "--double-language-prompt",
+            help="As S1's published LP+TP: the language prompt twice in training, once in generation.",
+            rich_help_panel=o.HOW,
+        ),
+    ] = False,
     precision: o.Precision = "fp32",
     seed: o.Seed = 42,
     dtype: o.Dtype = None,
@@ -170,7 +197,7 @@ def train_task(
     Example: isogloss train task --backbone bundled:encoder --task topic --data bundled:parallel --source en
     --language-module modules/en --module adapter:16 --out modules/topic
     """
-    from isogloss.modules import parse_module
+    from isogloss.modules import format_module, parse_module
     from isogloss.tasks import get_task
 
     config = parse_module(module)
@@ -183,10 +210,17 @@ def train_task(
         raise IsoglossError(f"--task {task}: it compares sentence vectors and trains nothing, so there is no module.")
     if steps and epochs:
         raise IsoglossError("--steps and --epochs are both given; give one of them.")
+    if update is not None:
+        from isogloss.meta.applied import refuse_early
+
+        refuse_early(update, task=asked.name, module=format_module(config), train=train)
+    draw = _draw_seed(shots_seed, shots)
     target = free_output(out, overwrite)
     check_backbone_name(backbone)
     check_device(device, threads)
     folders = split_list(language_module)
+    if double_language_prompt:
+        _check_prompts(folders)
     examples = read_sources(data, split_list(source), split_train, asked, bad_rows, limit)
     sources = list(dict.fromkeys(example.language for example in examples))
     _check_language_modules(folders, sources)
@@ -218,11 +252,13 @@ def train_task(
         head_options=options,
         train=train,  # type: ignore[arg-type]
         shots=shots,
+        shots_seed=draw,
         select=select,  # type: ignore[arg-type]
         patience=patience,
         precision=precision,
         seed=seed,
         prompt_fusion=prompt_fusion,  # type: ignore[arg-type]
+        double_language_prompt=double_language_prompt,
         tracker=tracker,
     )
     # What is trained must be in fp32, whatever a GPU's backbone is usually kept in.
@@ -240,9 +276,15 @@ def train_task(
     say(
         f"{module} for {asked.name} on {loaded.name} ({loaded.kind}), from {', '.join(map(language_name, sources))}"
         f"{' over language modules' if folders else ''}: {trained:,} parameters trained"
-        f"{f' ({in_head:,} in the head)' if in_head else ''}, {frozen:,} frozen, {counted(len(examples), 'example')}, "
+        f"{f' ({in_head:,} in the head)' if in_head else ''}, {frozen:,} frozen, "
+        f"{_few(asked, shots, draw)}{counted(len(examples), 'example')}, "
         f"{counted(steps, 'step') if steps else counted(epochs or 20, 'epoch')} on {loaded.device}"
     )
+    learned = None
+    if update is not None:
+        from isogloss.meta import open_update
+
+        learned = open_update(update)
     result = call(
         loaded,
         asked,
@@ -253,6 +295,7 @@ def train_task(
         target,
         language_modules=list(by_language.values()),
         data_name=data,
+        update=learned,
         overwrite=overwrite,
         progress=Progress(f"task {asked.name}"),
     )
@@ -260,6 +303,37 @@ def train_task(
         print_json(result)
         return
     _show(result, asked, sources, bool(dev))
+
+
+def _draw_seed(text: str | None, shots: int | None) -> int | None:
+    """The seed of the few-shot draw; a random one is a number too, so that the run can be repeated."""
+    if text is None:
+        return None
+    if shots is None:
+        raise IsoglossError(
+            f"--shots-seed {text}: nothing is drawn without --shots; give --shots too, or leave it out."
+        )
+    if text == "random":
+        return secrets.randbelow(2**31)
+    if not text.isdecimal():
+        raise IsoglossError(f"--shots-seed {text}: expected a number from 0, or random.")
+    return int(text)
+
+
+def _few(task: "Task", shots: int | None, draw: int | None) -> str:
+    if shots is None:
+        return ""
+    each = " of each class" if task.kind in ("classification", "pair-classification") else ""
+    return f"{shots}{each}{f' (drawn by --shots-seed {draw})' if draw is not None else ''} out of "
+
+
+def _check_prompts(folders: Sequence[str]) -> None:
+    from isogloss.formats import read_info
+
+    if not any(read_info(folder).config.method == "prompt" for folder in folders):
+        raise IsoglossError(
+            "--double-language-prompt: there is no language prompt to feed twice; give one with --language-module."
+        )
 
 
 def _show(result: dict[str, Any], task: "Task", sources: Sequence[str], has_dev: bool) -> None:
@@ -317,11 +391,13 @@ def _check_language_modules(folders: Sequence[str], sources: Sequence[str]) -> N
     codes = []
     for folder in folders:
         info = read_info(folder).info
+        if info.role == "shared":
+            continue
         if info.role != "language" or not info.language:
             raise IsoglossError(f"--language-module {folder}: this is a task module; give a language module.")
         codes.append(info.language)
     lacking = [code for code in sources if code not in codes]
-    if folders and lacking:
+    if codes and lacking:
         raise IsoglossError(
             f"--language-module: none of those given is for the source {', '.join(lacking)} "
             f"(they are for {', '.join(codes)}); give one for every source language, or none at all."

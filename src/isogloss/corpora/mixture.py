@@ -25,8 +25,8 @@ def smoothed_shares(sizes: Mapping[str, float], alpha: float = 0.3) -> dict[str,
     empty = [name for name, size in sizes.items() if size <= 0]
     if empty:
         raise IsoglossError(
-            f"Nothing can be sampled for {', '.join(empty)}: the text is shorter than one block; give more "
-            "text or use a shorter block."
+            f"Nothing can be sampled for {', '.join(empty)}: the text is shorter than one row of tokens; give "
+            "more text, or shorter rows (--length)."
         )
     weights = {name: float(size) ** alpha for name, size in sizes.items()}
     total = sum(weights.values())

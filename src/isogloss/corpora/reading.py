@@ -10,6 +10,7 @@ from typing import IO, Any, cast
 
 from isogloss.errors import IsoglossError
 from isogloss.storage import file_digest
+from isogloss.storage.lines import decoded_lines
 
 TextSource = str | Path | Sequence[str | Path]
 """A file, a folder, `hub:ID[:config[:split]]`, or several of these."""
@@ -71,17 +72,9 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
         IsoglossError: The file is missing, a damaged gzip file or not UTF-8 (line named).
     """
-    number = 0
     try:
         with _open(path) as stream:
-            for number, raw in enumerate(stream, 1):
-                encoding = "utf-8-sig" if number == 1 else "utf-8"
-                yield number, raw.decode(encoding).rstrip("\r\n")
-    except UnicodeDecodeError as problem:
-        raise IsoglossError(
-            f"The text file '{path}', line {number}, is not UTF-8 ({problem.reason} at byte {problem.start} "
-            "of the line); convert the file to UTF-8."
-        ) from problem
+            yield from decoded_lines(stream, f"The text file '{path}',")
     except (gzip.BadGzipFile, EOFError, zlib.error) as problem:
         raise IsoglossError(
             f"The text file '{path}' is not a whole gzip file: {problem}; fetch or compress it again."

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from isogloss.errors import IsoglossError
+from isogloss.storage.lines import decoded_lines
 
 # Longest first, so that a suffix is not taken for the end of another one.
 EXTENSIONS = (".jsonl", ".conllu", ".conll", ".iob2", ".json", ".tsv", ".csv")
@@ -44,18 +45,10 @@ def split_of_file(path: Path) -> str | None:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines without their ends, decoded one at a time so that a bad byte is located."""
+    """Numbered lines without their ends."""
     try:
         with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as stream:
-            for number, raw in enumerate(stream, start=1):
-                try:
-                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise IsoglossError(
-                        f"{path} line {number}: byte {error.start + 1} of the line is not valid UTF-8; "
-                        "convert the file to UTF-8."
-                    ) from None
-                yield number, line.rstrip("\r\n")
+            yield from decoded_lines(stream, str(path))
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise IsoglossError(f"{path}: not a whole gzip file ({error}); fetch it again.") from None
     except OSError as error:

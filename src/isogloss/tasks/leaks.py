@@ -45,3 +45,30 @@ def without_duplicates(train: Sequence[Example], test: Iterable[Example]) -> lis
     """The training examples whose content the test data do not have."""
     tested = {example.content() for example in test}
     return [example for example in train if example.content() not in tested]
+
+
+def shared_items(train: Iterable[Example], test: Iterable[Example], *, same_data: bool) -> list[Example]:
+    """The test examples that stand in the training data too, by what they say or by which item they are.
+
+    Args:
+        train: Of any languages.
+        test: Of any languages.
+        same_data: Both come from one data set, so that equal ids mean one item and its translations. Rows of one
+            language that share an id but differ in content show that ids only count rows; these are not taken.
+    """
+    contents: set[str] = set()
+    spoken: dict[tuple[str, str], str] = {}
+    ids: set[str] = set()
+    for example in train:
+        content = example.content()
+        contents.add(content)
+        spoken[example.language, example.id] = content
+        ids.add(example.id)
+    found = []
+    for example in test:
+        content = example.content()
+        same_item = same_data and example.id in ids
+        other_row = spoken.get((example.language, example.id), content) != content
+        if content in contents or (same_item and not other_row):
+            found.append(example)
+    return found

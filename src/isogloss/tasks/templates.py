@@ -297,11 +297,13 @@ def get_template(task: Task, format_string: str | None = None) -> Template:
     try:
         names = [name for _, name, _, _ in string.Formatter().parse(format_string) if name is not None]
     except ValueError as error:
-        raise IsoglossError(f"--template {format_string!r}: not a format string ({error}).") from None
+        raise IsoglossError(f"--head-option template={format_string!r}: not a format string ({error}).") from None
     strange_names = [name for name in names if name not in known]
     if strange_names or not names:
         what = f"unknown field {strange_names[0]!r}" if strange_names else "no field"
-        raise IsoglossError(f"--template {format_string!r}: {what}; expected some of {', '.join(known)} in braces.")
+        raise IsoglossError(
+            f"--head-option template={format_string!r}: {what}; expected some of {', '.join(known)} in braces."
+        )
     return FormatTemplate(template, format_string)
 
 

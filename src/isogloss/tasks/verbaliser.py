@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from isogloss.errors import IsoglossError
+from isogloss.languages import resolve
 from isogloss.tasks.task import Task
 
 Part = Literal["single", "first", "last", "all"]
@@ -85,10 +86,10 @@ def get_verbaliser(
         word.
         family: Model type of the backbone (``xglm``, ``bloom``), which may have words of its own.
         words: Label to word, instead of the prepared ones.
-        by_language: Language code to label words.
+        by_language: Language, by any code or name, to label words.
 
     Raises:
-        IsoglossError: The task has no labels, or a word is for no label of it.
+        IsoglossError: The task has no labels, a word is for no label of it, or a language is unknown.
     """
     if task.labels is None or task.kind not in ("classification", "pair-classification"):
         raise IsoglossError(f"Task {task.name!r} has no label set for label words; a verbaliser is for classification.")
@@ -102,7 +103,8 @@ def get_verbaliser(
             f"{task.name!r}; it has {', '.join(task.labels)}."
         )
     chosen = {label: (words or {}).get(label, prepared.get(label, label)) for label in task.labels}
-    return Verbaliser(chosen, dict(by_language or {}))
+    # Examples carry full codes; words under "de" would never be found, without a word about it.
+    return Verbaliser(chosen, {resolve(language).code: found for language, found in (by_language or {}).items()})
 
 
 def _ids(tokenizer: Any, word: str, leading_space: bool) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
+from isogloss.training.config import FitConfig
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def published(backbone: Backbone, method: str, *, full: bool) -> Optimisation:
     """The usual setting for a method on a kind of backbone."""
     if full:
         return _FULL
-    if method == "prompt":
+    if method in ("prompt", "pool"):
         return _PROMPT_T5 if backbone.kind == "encoder-decoder" else _PROMPT
     return _HEAD_ONLY if method == "none" else _ADAPTER
 
@@ -44,15 +45,30 @@ def optimisation(backbone: Backbone, method: str, *, full: bool = False, **given
     """The setting to train with: what is given, else what the backbone's card advises, else what was published.
 
     Args:
-        backbone: Its card may hold `training: {adapter|prompt|lora|none|full: {...}}`.
+        backbone: Its card may hold `training: {adapter|prompt|pool|lora|none|full: {...}}`; a pool goes by a prompt's rates
+            where it has none of its own.
         method: Of the module.
         full: The backbone itself is trained.
         **given: Fields of `Optimisation`; None means not given.
     """
-    advised = backbone.card.get("training", {}).get("full" if full else method, {})
+    advice = backbone.card.get("training", {})
+    advised = advice.get("full" if full else method, advice.get("prompt", {}) if method == "pool" else {})
     usual = published(backbone, method, full=full)
     chosen = {key: value for key, value in given.items() if value is not None}
     try:
         return Optimisation(**{**vars(usual), **advised, **chosen})
     except TypeError as problem:
         raise IsoglossError(f"The training option is unknown: {problem}.") from problem
+
+
+_GIVEN = ("optimiser", "learning_rate", "momentum", "weight_decay", "schedule", "warmup", "precision", "seed")
+
+
+def check_given(stage: Any) -> None:
+    """Refuses options of a stage that no training takes; those left to their defaults (None) are fine.
+
+    Raises:
+        IsoglossError: Names the option and what it may be.
+    """
+    given = {name: getattr(stage, name, None) for name in _GIVEN}
+    FitConfig(steps=1, **{name: value for name, value in given.items() if value is not None})

@@ -11,7 +11,8 @@ from isogloss.modules import TransferModule
 from isogloss.tasks import Example, Task, canonical_split, evaluate_predictions, read
 from isogloss.tasks.heads import Encoded, Head, Prediction, head_from_json
 from isogloss.training.inference import Missing, Predictor
-from isogloss.training.language_stage import language_of
+from isogloss.training.language_stage import EVERY, language_of
+from isogloss.training.trained_rows import rows_in_training, same_data
 
 
 def load_parts(
@@ -20,7 +21,7 @@ def load_parts(
     """Loads module folders and sorts them.
 
     Returns:
-        The task module (None when there is none), and language modules by code.
+        The task module (None when there is none), and language modules by code; one that serves every language under EVERY.
 
     Raises:
         IsoglossError: Two task modules, two modules of one language, or a folder that cannot be loaded.
@@ -38,7 +39,8 @@ def load_parts(
             continue
         code = language_of(module)
         if code in languages:
-            raise IsoglossError(f"Two language modules for {code} are given; give one of them.")
+            what = "modules that serve every language" if code == EVERY else f"language modules for {code}"
+            raise IsoglossError(f"Two {what} are given; give one of them.")
         languages[code] = module
     return task, languages
 
@@ -80,13 +82,15 @@ def make_predictor(
         IsoglossError: The task module was trained over a language part of another method, or without one.
     """
     trained_over = task_module.info.training.get("language_method", "none")
-    methods = {module.method for module in languages.values()}
-    if trained_over != "none" and not languages and missing == "error":
+    own = {code: module for code, module in languages.items() if code != EVERY}
+    methods = {module.method for module in own.values()}
+    _check_shared(task_module, languages.get(EVERY))
+    if trained_over != "none" and not own and missing == "error":
         raise IsoglossError(
             f"The task module was trained over a language {trained_over}; give --modules with the targets' language modules, "
             "or allow --missing none."
         )
-    if languages and methods != {trained_over}:
+    if own and methods != {trained_over}:
         raise IsoglossError(
             f"The task module was trained over a language part of method '{trained_over}', but the language modules are {', '.join(sorted(methods))}; "
             "give modules of the same method."
@@ -100,6 +104,19 @@ def make_predictor(
         missing=missing,
         stack_options=task_module.info.training.get("stack"),
     )
+
+
+def _check_shared(task_module: TransferModule, shared: TransferModule | None) -> None:
+    """A module that serves every language is part of what the task was learned on: the same one, or none."""
+    wanted = task_module.info.training.get("language_modules", {}).get(EVERY)
+    if wanted is None and shared is not None:
+        raise IsoglossError(
+            f"The task module was trained without the {shared.method} that serves every language; leave that out, or train the task over it."
+        )
+    if wanted is not None and (shared is None or wanted not in (shared.digest, shared.method)):
+        raise IsoglossError(
+            "The task module was trained over a module that serves every language (a prompt pool, say); give that very one with --modules."
+        )
 
 
 def evaluate(
@@ -130,8 +147,9 @@ def evaluate(
         tokens_per_batch: Size of the mixed-language batches.
 
     Returns:
-        `{"scores": {code: {metric: value, "n": count}}, "mean": {metric: value}, "task", "split", "source", "zero_shot"}`;
-        `mean` is over the targets that are not sources.
+        `{"scores": {code: {metric: value, "n": count}}, "mean": {metric: value}, "task", "split", "source", "seen", "mean_over"}`;
+        `mean` is over the targets whose labels took no part in the training, neither as a source nor in meta-learning
+        (`seen`). `in_training` counts by language the rows that stand in the training data too; absent where there is none.
     """
     _refuse_training_split(task_module, data, split)
     predictor = make_predictor(backbone, task_module, languages, targets, missing=missing)
@@ -145,6 +163,7 @@ def evaluate(
         examples += found.examples
         if found.dropped:
             dropped[code] = found.dropped
+    known = rows_in_training(task_module.info.training, task, data, examples)
     decoded, rows, predictions = predictor.predict(examples, tokens_per_batch=tokens_per_batch)
     certainty = positive_scores(task, len(examples), rows, predictions)
     scores = {
@@ -152,15 +171,18 @@ def evaluate(
         for code, (first, last) in spans.items()
     }
     sources = list(task_module.info.training.get("source", []))
-    zero_shot = [code for code in scores if code not in sources]
+    seen = sorted({*sources, *task_module.info.training.get("seen", [])})
+    zero_shot = [code for code in scores if code not in seen]
     return {
         "task": task.name,
         "split": split,
         "source": sources,
+        "seen": seen,
         "scores": scores,
         "mean": mean_scores([scores[code] for code in (zero_shot or scores)]),
         "mean_over": zero_shot or list(scores),
         **({"dropped": dropped} if dropped else {}),
+        **({"in_training": known} if known else {}),
     }
 
 
@@ -188,9 +210,17 @@ def positive_scores(
 def _refuse_training_split(task_module: TransferModule, data: str | Path, split: str) -> None:
     """Translations share an item across languages, so no language's training split is a test (house rule)."""
     training = task_module.info.training
-    same = str(training.get("data", "")) and Path(str(training["data"])).name == Path(str(data)).name
-    if same and canonical_split(split) == canonical_split(str(training.get("split") or "train")):
+    if same_data(str(training.get("data", "")), data) and canonical_split(split) == canonical_split(
+        str(training.get("split") or "train")
+    ):
         raise IsoglossError(
             f"The split '{split}' of '{data}' was trained on, and in parallel data every language's rows are translations of those; "
             "evaluate on another split."
+        )
+    meta = training.get("meta") or training.get("update") or {}
+    same = same_data(str(meta.get("data", training.get("data", ""))), data)
+    if same and "split" in meta and canonical_split(split) == canonical_split(str(meta["split"])):
+        raise IsoglossError(
+            f"The split '{split}' of '{data}' served the auxiliary languages of the meta-training, and in parallel data every "
+            "language's rows are translations of those; evaluate on another split."
         )

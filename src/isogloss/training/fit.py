@@ -24,6 +24,7 @@ from isogloss.training.optimisers import create_optimiser, optimiser_state, rest
 from isogloss.training.progress import Progress
 from isogloss.training.schedules import learning_rate_factor, warmup_steps
 from isogloss.training.tracking import Tracker
+from isogloss.training.update import UpdateStep
 
 
 def fit(
@@ -34,6 +35,8 @@ def fit(
     loss: Callable[[Any], LossResult],
     modules: Mapping[str, nn.Module],
     validate: Callable[[], float] | None = None,
+    computing: Sequence[nn.Module] = (),
+    update: UpdateStep | None = None,
     folder: str | Path | None = None,
     resume: bool = True,
     progress: Progress | None = None,
@@ -55,6 +58,10 @@ def fit(
         validate: Returns one number for the present weights, to choose the best ones and to stop early. Only
             ever give it development data of the *source* language. Every process calls it; the main one's
             value counts.
+        computing: What computes with the modules (a `Stack`): in training mode when they are. Without it their dropout
+            does nothing.
+        update: Takes the optimiser's steps in its own way (learned update rules). What it must remember belongs among
+            `modules`.
         folder: Output folder, whose ".checkpoint" holds the checkpoints; None keeps none. The caller deletes
             them (`discard_checkpoints`) once it has saved the result.
         resume: Continue from checkpoints found there; False deletes them first.
@@ -63,7 +70,8 @@ def fit(
             of another identity is refused.
 
     Returns:
-        What was done. The modules hold the best weights (or the last, without `validate` or `keep_best`).
+        What was done. The modules hold the best weights (or the last, without `validate` or `keep_best`), in evaluation
+        mode.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
@@ -96,7 +104,8 @@ def fit(
         batches=batches,
         loss=loss,
         validate=validate,
-        roots=[root for root in modules.values() if any(p.requires_grad for p in root.parameters())],
+        update=update,
+        roots=[*(root for root in modules.values() if any(p.requires_grad for p in root.parameters())), *computing],
         store=None if folder is None else Checkpoints(folder, key),
         processes=processes,
         progress=shown,
@@ -147,6 +156,7 @@ class _Loop:
         batches: BatchSource,
         loss: Callable[[Any], LossResult],
         validate: Callable[[], float] | None,
+        update: UpdateStep | None,
         roots: Sequence[nn.Module],
         store: Checkpoints | None,
         processes: Processes,
@@ -155,6 +165,7 @@ class _Loop:
     ) -> None:
         self.config, self.trained, self.tensors, self.optimiser = config, trained, tensors, optimiser
         self.batches, self.loss, self.validate, self.roots = batches, loss, validate, roots
+        self.update = update
         self.store, self.processes, self.progress, self.tracker = store, processes, progress, tracker
         self.device = trained[0].device
         self.window = config.accumulation * processes.count
@@ -197,6 +208,7 @@ class _Loop:
                 raise Interrupted(self.stopped_text())
         if self.best and self.config.keep_best:
             put_back(self.tensors, self.best)
+        self.train_mode(False)
         return FitResult(
             steps=self.now.step,
             seconds=self.now.seconds,
@@ -238,7 +250,10 @@ class _Loop:
                 torch._foreach_div_(gradients, max(count, 1.0))
         if self.config.clip is not None:
             nn.utils.clip_grad_norm_(self.trained, self.config.clip)
-        self.optimiser.step()
+        if self.update is None:
+            self.optimiser.step()
+        else:
+            self.update.step(self.optimiser, total / max(count, 1.0), self.now.step / max(1, self.steps - 1))
         self.now.step += 1
         self.now.tokens += tokens
         self.now.seconds = time.monotonic() - self.clock

@@ -13,6 +13,7 @@ from isogloss.stack import Bank, Stack
 from isogloss.tasks import Example
 from isogloss.tasks.heads import Encoded, Head, Prediction
 from isogloss.training.buckets import TokenBudgetBatches
+from isogloss.training.language_stage import EVERY
 
 Missing = Literal["error", "none"]
 
@@ -33,7 +34,7 @@ class Predictor:
         backbone: The frozen backbone.
         task_module: What was trained on the source language.
         head: Its head.
-        language_modules: Code -> module; rows of a language use its module.
+        language_modules: Code -> module; rows of a language use its module. The one under EVERY stands before it in all rows.
         languages: Every language that will be asked for.
         missing: What a language without a module gets: an `error`, or `none` (the backbone and task module alone).
         stack_options: `prompt_fusion` and the like.
@@ -55,6 +56,8 @@ class Predictor:
     ) -> None:
         self.backbone, self.head = backbone, head
         self._groups: dict[str, _Group] = {}
+        shared = [module for code, module in language_modules.items() if code == EVERY]
+        language_modules = {code: module for code, module in language_modules.items() if code != EVERY}
         wanted = list(dict.fromkeys(languages))
         lacking = [code for code in wanted if code not in language_modules]
         if lacking and language_modules and missing == "error":
@@ -70,7 +73,7 @@ class Predictor:
             parts: list[TransferModule | Bank] = [task_module]
             if shape is not None:
                 parts.insert(0, Bank([language_modules[code] for code in codes]))
-            stack = Stack(backbone, parts, **dict(stack_options or {}))
+            stack = Stack(backbone, [*shared, *parts], **dict(stack_options or {}))
             group = _Group(stack, {code: number for number, code in enumerate(codes)}, shape is not None)
             for code in codes:
                 self._groups[code] = group
@@ -110,15 +113,19 @@ class Predictor:
         found: list[Prediction | None] = [None] * len(rows)
         if not rows:
             return []
+        # A dev score in the middle of training, or right after it, must not have the head's dropout in it.
         group.stack.eval()
+        self.head.eval()
         sampler = TokenBudgetBatches([row.length for row in rows], tokens_per_batch=tokens_per_batch, shuffle=False)
         for batch in sampler.epoch_batches():
             picked = [rows[number] for number in batch]
-            routes = None
+            spoken = [examples[row.example].language for row in picked]
+            routes: dict[str, Any] = dict(group.stack.language_routes(spoken))
             if group.routed:
-                routes = {"language": [group.index[examples[row.example].language] for row in picked]}
+                routes["language"] = [group.index[code] for code in spoken]
             with torch.no_grad():
-                predictions = self.head.predict(group.stack, self.head.collate(picked, routes).to(self.backbone.device))
+                asked = self.head.collate(picked, routes or None).to(self.backbone.device)
+                predictions = self.head.predict(group.stack, asked)
             for number, prediction in zip(batch, predictions, strict=True):
                 found[number] = prediction
         return [prediction for prediction in found if prediction is not None]

@@ -13,10 +13,11 @@ from isogloss.errors import IsoglossError
 from isogloss.formats import save_module
 from isogloss.languages import Language
 from isogloss.modules import ModuleConfig, TransferModule, format_module
-from isogloss.stack import Stack, TextBatch
+from isogloss.stack import Stack
 from isogloss.training.config import FitConfig, TrainedPart
-from isogloss.training.defaults import Optimisation, optimisation
+from isogloss.training.defaults import Optimisation, check_given, optimisation
 from isogloss.training.fit import fit
+from isogloss.training.lm_batches import objective_batch
 from isogloss.training.new_module import new_module
 from isogloss.training.outputs import claim_output
 from isogloss.training.pretrain import step_loss
@@ -24,7 +25,8 @@ from isogloss.training.pretrain_stream import PretrainStream, make_objective
 from isogloss.training.progress import Progress
 from isogloss.training.recipe import ObjectiveRecipe, Recipe, StageRecipe
 
-_OBJECTIVES = {"encoder": "masked", "decoder": "causal", "encoder-decoder": "spans"}
+OBJECTIVES = {"encoder": "masked", "decoder": "causal", "encoder-decoder": "spans"}
+_OF_RAW_TEXT = ("masked", "spans", "causal", "prefix")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,14 @@ class LanguageStage:
     precision: str = "fp32"
     seed: int = 42
     tracker: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work on any backbone, before one is loaded."""
+        if self.objective not in (None, *_OF_RAW_TEXT):
+            raise IsoglossError(
+                f"The objective '{self.objective}' is unknown for raw text; use one of {', '.join(_OF_RAW_TEXT)}."
+            )
+        check_given(self)
 
 
 def train_language(
@@ -124,19 +134,20 @@ def train_language(
         schedule=stage.schedule,
         warmup=stage.warmup,
     )
-    objective = stage.objective or _OBJECTIVES[backbone.kind]
-    length = _row_length(stage.length, stack)
+    objective = stage.objective or OBJECTIVES[backbone.kind]
+    length = row_length(stage.length, stack)
     recipe = _as_recipe(backbone, language, objective, length, stage)
     facts = {
         "data": [{"name": Path(str(item)).name, "licence": stage.licence} for item in text],
         "text_store": store.folder.name,
     }
     result = fit(
-        _fit_config(stage, how),
+        fit_config(stage, how),
         parts=[TrainedPart("module", [p for p in module.parameters() if p.requires_grad])],
         batches=PretrainStream(recipe, {language.code: train}, None, backbone),
         loss=lambda step: step_loss(stack, step),
         modules={"module": module},
+        computing=[stack],
         folder=target,
         progress=progress,
         identity={
@@ -170,6 +181,7 @@ def train_language(
         "seconds": round(result.seconds, 1),
         "parameters": sum(tensor.numel() for tensor in module.folded().weight_tensors().values()),
         "metrics": metrics,
+        "history": [dict(entry) for entry in result.history],
     }
 
 
@@ -189,20 +201,22 @@ def held_out(
             stack.backbone.device
         )
         with torch.no_grad():
-            output = stack.run(TextBatch(batch.input_ids, batch.attention_mask, batch.decoder_input_ids))
-            states = output.at(batch.label_positions)
-            loss += float(stack.lm_loss(states, batch.labels))
-            correct += int(stack.correct(states, batch.labels).sum())
-        count += len(batch.labels)
+            text, positions, labels = objective_batch(stack, batch, [seed] * len(batch.input_ids))
+            states = stack.run(text).at(positions)
+            loss += float(stack.lm_loss(states, labels))
+            correct += int(stack.correct(states, labels).sum())
+        count += len(labels)
     return {"loss": round(loss / count, 4), "token_accuracy": round(correct / count, 4), "tokens": int(count)}
 
 
-def _row_length(length: int, stack: Stack) -> int:
+def row_length(length: int, stack: Stack) -> int:
+    """Tokens of a row: what is wanted, less where the prompts leave no room for that."""
     budget = stack.text_budget
     return length if budget is None else min(length, budget)
 
 
-def _fit_config(stage: LanguageStage, how: Optimisation) -> FitConfig:
+def fit_config(stage: LanguageStage, how: Optimisation) -> FitConfig:
+    """What the loop is told."""
     return FitConfig(
         steps=stage.steps,
         learning_rate=how.learning_rate,
@@ -225,19 +239,25 @@ def _as_recipe(backbone: Backbone, language: Language, objective: str, length: i
         name=backbone.name,
         kind=backbone.kind,
         languages=[language.code],
-        text=["."],
+        text=["."],  # type: ignore[list-item]
         objectives=[ObjectiveRecipe(name=objective, weight=1.0, rate=stage.rate)],  # type: ignore[arg-type]
         stages=[StageRecipe(steps=stage.steps, length=length, batch=stage.batch_size)],
         seed=stage.seed,
     )
 
 
+# Stands among language codes for a module that is used under every language (role `shared`).
+EVERY = "*"
+
+
 def language_of(module: TransferModule) -> str:
-    """The code of the language that a module stands for.
+    """The code of the language that a module stands for; EVERY for one that serves all languages.
 
     Raises:
         IsoglossError: It is not a language module.
     """
+    if module.info.role == "shared":
+        return EVERY
     if module.info.role != "language" or not module.info.language:
         raise IsoglossError(f"The module '{module.method}:{module.info.label}' is not a language module.")
     return module.info.language

@@ -1,8 +1,8 @@
-"""Sentence retrieval: for every sentence its translation, by cosine of mean-pooled states; nothing is trained.
+"""Sentence retrieval: for every sentence its translation, by mean-pooled states; nothing is trained.
 
 XTREME's Tatoeba task (Hu et al. 2020, https://arxiv.org/abs/2003.11080, section 3) pools a middle layer (7 of 12
-for base models) and searches the English side for each sentence; that direction is `to_english` here. The last
-layer is pooled here, as that is the one that language modules have acted on whole.
+for base models) and searches the English side for each sentence; that direction is `to_english` here. Unless told
+otherwise the last layer is pooled, as that is the one that language modules have acted on whole.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
 from isogloss.modules import TransferModule
 from isogloss.stack import Bank, Stack, TextBatch
+from isogloss.stack.layers import reading_layer
 from isogloss.tasks import Example, Task, evaluate_predictions, get_task, read
 from isogloss.tasks.reading import PIVOT
 from isogloss.training.buckets import TokenBudgetBatches
 from isogloss.training.evaluation import mean_scores
 from isogloss.training.inference import Missing
+from isogloss.training.language_stage import EVERY
+from isogloss.training.search import best_matches
 
-# Queries compared with all candidates at once; bounds the memory to this many rows of similarities.
-_QUERIES = 2048
 _TEXTS = 1024
 
 
@@ -36,6 +36,8 @@ def sentence_vectors(
     routes: Mapping[str, Sequence[int]] | None = None,
     *,
     tokens_per_batch: int = 4096,
+    layer: int | None = None,
+    languages: Sequence[str] | None = None,
 ) -> Tensor:
     """Mean of a text's last hidden states (the encoder's, for an encoder-decoder), prompts and padding left out.
 
@@ -47,6 +49,8 @@ def sentence_vectors(
         texts: [N], in any order and length; batches are made of similar lengths.
         routes: Slot name -> [N] indices into that slot's bank, so that a batch may mix languages.
         tokens_per_batch: Most tokens of a batch, padding included.
+        layer: Block whose states are pooled, counted from 1; None is the last one.
+        languages: [N] codes, for modules that are told the language of a text.
 
     Returns:
         [N, d] in fp32, on the CPU.
@@ -74,7 +78,10 @@ def sentence_vectors(
         chosen = {
             name: torch.tensor([int(route[number]) for number in batch]) for name, route in (routes or {}).items()
         }
-        output = stack.run(TextBatch(ids, mask, routes=chosen or None).to(backbone.device))
+        if languages is not None:
+            chosen |= stack.language_routes([languages[number] for number in batch])
+        with reading_layer(backbone, layer):
+            output = stack.run(TextBatch(ids, mask, routes=chosen or None).to(backbone.device))
         # The sum over a long text loses digits in bf16.
         pooled = replace(output, text_hidden=output.text_hidden.float()).pooled_mean()
         found[torch.as_tensor(batch)] = pooled.cpu()
@@ -93,6 +100,8 @@ def evaluate_retrieval(
     bad_rows: str = "error",
     task: Task | None = None,
     tokens_per_batch: int = 4096,
+    layer: int | None = None,
+    scoring: str = "cosine",
 ) -> dict[str, Any]:
     """Scores how often the nearest sentence of the other side is the translation.
 
@@ -110,6 +119,8 @@ def evaluate_retrieval(
         bad_rows: `error`, or `skip` malformed rows and count them.
         task: `retrieval`, with other columns than the usual ones.
         tokens_per_batch: Size of the mixed-language batches.
+        layer: Block whose states are pooled, counted from 1; None is the last one.
+        scoring: `cosine`, or `margin` (ratio, 4 neighbours).
 
     Returns:
         As `evaluation.evaluate`. The metrics are `to_english` (the language's sentences look among the English ones),
@@ -120,10 +131,11 @@ def evaluate_retrieval(
     """
     task = task or get_task("retrieval")
     wanted = list(dict.fromkeys([*targets, PIVOT]))
-    lacking = [code for code in wanted if code not in language_modules]
-    if language_modules and lacking and missing == "error":
+    own = {code: module for code, module in language_modules.items() if code != EVERY}
+    lacking = [code for code in wanted if code not in own]
+    if own and lacking and missing == "error":
         raise IsoglossError(
-            f"No language module for {', '.join(lacking)} among those given ({', '.join(sorted(language_modules))}); "
+            f"No language module for {', '.join(lacking)} among those given ({', '.join(sorted(own))}); "
             "English sentences need one too; add theirs to --modules, or allow --missing none."
         )
     pairs: dict[str, list[Example]] = {}
@@ -133,8 +145,8 @@ def evaluate_retrieval(
         pairs[code] = found.examples
         if found.dropped:
             dropped[code] = dict(found.dropped)
-    vectors = _Vectors(backbone, language_modules, pairs, tokens_per_batch)
-    scores = {code: _score(task, examples, *vectors.of(code, examples)) for code, examples in pairs.items()}
+    vectors = _Vectors(backbone, language_modules, pairs, tokens_per_batch, layer)
+    scores = {code: _score(task, examples, *vectors.of(code, examples), scoring) for code, examples in pairs.items()}
     return {
         "task": task.name,
         "split": split,
@@ -146,13 +158,6 @@ def evaluate_retrieval(
     }
 
 
-def nearest(queries: Tensor, candidates: Tensor) -> Tensor:
-    """The candidate [M, d] with the greatest cosine to each query [N, d]: [N] indices; the first one of equals."""
-    there = F.normalize(candidates, dim=1)
-    parts = [queries[start : start + _QUERIES] for start in range(0, len(queries), _QUERIES)]
-    return torch.cat([(F.normalize(part, dim=1) @ there.T).argmax(1) for part in parts])
-
-
 class _Vectors:
     """The vector of every distinct sentence of all languages, each computed once."""
 
@@ -162,6 +167,7 @@ class _Vectors:
         modules: Mapping[str, TransferModule],
         pairs: Mapping[str, Sequence[Example]],
         tokens_per_batch: int,
+        layer: int | None,
     ) -> None:
         texts: dict[str, dict[str, None]] = {}
         for code, examples in pairs.items():
@@ -175,7 +181,16 @@ class _Vectors:
             keys = [(code, text) for code in codes for text in texts[code]]
             routes = {"language": [codes.index(code) for code, _ in keys]} if routed else None
             self._rows |= {key: len(self._rows) + number for number, key in enumerate(keys)}
-            parts.append(sentence_vectors(stack, [text for _, text in keys], routes, tokens_per_batch=tokens_per_batch))
+            parts.append(
+                sentence_vectors(
+                    stack,
+                    [text for _, text in keys],
+                    routes,
+                    tokens_per_batch=tokens_per_batch,
+                    layer=layer,
+                    languages=[code for code, _ in keys],
+                )
+            )
         self._vectors = torch.cat(parts)
 
     def of(self, code: str, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
@@ -189,12 +204,13 @@ def _stacks(
     backbone: Backbone, modules: Mapping[str, TransferModule], codes: Sequence[str]
 ) -> list[tuple[Stack, list[str], bool]]:
     """One stack for all languages whose modules have one shape; its languages; whether it has a bank."""
+    shared = [modules[EVERY]] if EVERY in modules else []
     by_shape: dict[Any, list[str]] = {}
     for code in codes:
         by_shape.setdefault(modules[code].shape_key if code in modules else None, []).append(code)
     return [
         (
-            Stack(backbone, [Bank([modules[code] for code in group])] if shape is not None else []),
+            Stack(backbone, [*shared, *([Bank([modules[code] for code in group])] if shape is not None else [])]),
             group,
             shape is not None,
         )
@@ -202,9 +218,13 @@ def _stacks(
     ]
 
 
-def _score(task: Task, examples: Sequence[Example], here: Tensor, english: Tensor) -> dict[str, float]:
-    to_english = _found(examples, [example.text_pair for example in examples], nearest(here, english))
-    from_english = _found(examples, [example.text for example in examples], nearest(english, here))
+def _score(task: Task, examples: Sequence[Example], here: Tensor, english: Tensor, scoring: str) -> dict[str, float]:
+    to_english = _found(
+        examples, [example.text_pair for example in examples], best_matches(here, english, scoring=scoring)
+    )
+    from_english = _found(
+        examples, [example.text for example in examples], best_matches(english, here, scoring=scoring)
+    )
     one, other = (evaluate_predictions(task, examples, ids) for ids in (to_english, from_english))
     return {
         "accuracy": (one["accuracy"] + other["accuracy"]) / 2,

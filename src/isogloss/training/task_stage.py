@@ -20,13 +20,15 @@ from isogloss.tasks import Example, Task, evaluate_predictions, few_shot
 from isogloss.tasks.heads import Head, make_head
 from isogloss.training.buckets import Batches, TokenBudgetBatches
 from isogloss.training.config import FitConfig, LossResult, TrainedPart
-from isogloss.training.defaults import optimisation
+from isogloss.training.defaults import check_given, optimisation
 from isogloss.training.fit import fit
 from isogloss.training.inference import Predictor
-from isogloss.training.language_stage import language_of
+from isogloss.training.language_stage import EVERY, language_of
 from isogloss.training.new_module import new_module
 from isogloss.training.outputs import claim_output
+from isogloss.training.pretrain import with_module_loss
 from isogloss.training.progress import Progress
+from isogloss.training.update import Update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +41,13 @@ class TaskStage:
         tokens_per_batch: Most tokens of a batch, padding included.
         accumulation: Batches of one optimiser step.
         optimiser, learning_rate, weight_decay, schedule, warmup: None takes the default (defaults.py).
+        momentum: Of SGD.
         head_learning_rate: Rate of the head's own weights; None takes the module's (1e-3 at least).
         head: linear, span, verbaliser or text; None takes the kind's usual one.
         head_options: Options of the head.
         train: `modules` keeps the backbone frozen; `all` trains it too (S2's other arm, plain fine-tuning).
         shots: Examples a class (few-shot), or None for all.
+        shots_seed: Of the few-shot draw; None takes `seed`.
         select: What chooses the best weights on source dev data: `metric`, `loss`, or `last` (no choice).
         patience: Evaluations without a gain before stopping, or None.
         precision: fp32, or bf16 for autocast.
@@ -60,6 +64,7 @@ class TaskStage:
     accumulation: int = 1
     optimiser: str | None = None
     learning_rate: float | None = None
+    momentum: float = 0.0
     weight_decay: float | None = None
     schedule: str | None = None
     warmup: float | None = None
@@ -68,6 +73,7 @@ class TaskStage:
     head_options: Mapping[str, Any] = field(default_factory=dict)
     train: Literal["modules", "all"] = "modules"
     shots: int | None = None
+    shots_seed: int | None = None
     select: Literal["metric", "loss", "last"] = "metric"
     patience: int | None = None
     precision: str = "fp32"
@@ -75,6 +81,10 @@ class TaskStage:
     prompt_fusion: Literal["concatenate", "average"] = "concatenate"
     double_language_prompt: bool = False
     tracker: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work on any backbone, before one is loaded."""
+        check_given(self)
 
     @property
     def stack_options(self) -> dict[str, Any]:
@@ -94,6 +104,7 @@ def train_task(
     language_modules: Sequence[TransferModule] = (),
     data_name: str = "",
     split: str = "train",
+    update: Update | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -107,14 +118,15 @@ def train_task(
         config: From `parse_module`; `none` trains only the head, or the backbone.
         stage: How to train.
         out: Output folder; the same one continues an interrupted run.
-        language_modules: Frozen modules of the source languages, all or none of them.
+        language_modules: Frozen: those of the source languages or none, and at most one that serves every language (a pool).
         data_name: For the record.
         split: Split that `train` is, for the record; evaluation refuses it.
+        update: A learned update rule or start (`isogloss.meta.open_update`).
         overwrite: Replace what is there.
         progress: Where to show progress.
 
     Returns:
-        `{"module", "steps", "seconds", "metrics": dev metrics, ...}`.
+        `{"module", "steps", "seconds", "metrics": dev metrics, "history": losses and dev values by step, ...}`.
 
     Raises:
         IsoglossError: No training data, a source language without its module, an occupied output folder.
@@ -125,20 +137,60 @@ def train_task(
     if task.has_labels and task.labels is None:
         task = task.with_labels_from(train)
     if stage.shots is not None:
-        sampled = few_shot(task, train, dev, stage.shots, seed=stage.seed)
+        drawn = stage.seed if stage.shots_seed is None else stage.shots_seed
+        sampled = few_shot(task, train, dev, stage.shots, seed=drawn)
         train, dev = list(sampled.train), list(sampled.dev)
+    if update is not None:
+        stage = update.prepare(backbone, task, config, stage)
     sources = list(dict.fromkeys(example.language for example in train))
     by_language = {language_of(module): module for module in language_modules}
     module = new_module(config, backbone, seed=stage.seed, labels=task.labels or ())
     module.info.role, module.info.task, module.info.language = "task", task.name, ",".join(sources)
     head = make_head(stage.head, task, backbone, default_seed=stage.seed, **dict(stage.head_options))
-    predictor = Predictor(backbone, module, head, by_language, sources, stack_options=stage.stack_options)
-    trainer = _Trainer(backbone, module, head, predictor, by_language, sources, stage)
-    with _lent(backbone) if stage.train == "all" else nullcontext():
+    with lent(backbone) if stage.train == "all" else nullcontext():
+        if update is not None:
+            update.begin(backbone, module, head, stage)
+        predictor = Predictor(backbone, module, head, by_language, sources, stack_options=stage.stack_options)
+        trainer = _Trainer(backbone, module, head, predictor, by_language, sources, stage, update)
         result = trainer.run(list(train), list(dev), target, progress, data_name)
+        history = result.pop("history", [])
         metrics = evaluate_predictions(task, dev, predictor.predict(dev)[0]) if dev else {}
         if stage.train == "all":
             module.backbone_state = {name: p.detach().clone() for name, p in backbone.model.named_parameters()}
+    return keep_task(
+        module,
+        head,
+        stage,
+        by_language,
+        sources,
+        result,
+        metrics,
+        target,
+        examples=len(train),
+        data_name=data_name,
+        split=split,
+        update=update,
+        history=history,
+    )
+
+
+def keep_task(
+    module: TransferModule,
+    head: Head,
+    stage: TaskStage,
+    by_language: Mapping[str, TransferModule],
+    sources: Sequence[str],
+    result: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    target: Path,
+    *,
+    examples: int,
+    data_name: str,
+    split: str,
+    update: Update | None = None,
+    history: Sequence[Mapping[str, float]] = (),
+) -> dict[str, Any]:
+    """Writes what a task stage has trained, and returns what `train_task` does."""
     module.head = head if list(head.state_dict()) else None
     module.info.head = head.to_json()
     module.info.training = {
@@ -147,37 +199,41 @@ def train_task(
         "split": split,
         "source": sources,
         "language_modules": {code: by_language[code].digest or by_language[code].method for code in by_language},
-        "language_method": next(iter(by_language.values())).method if by_language else "none",
+        "language_method": next((found.method for code, found in by_language.items() if code != EVERY), "none"),
         "train": stage.train,
-        "examples": len(train),
+        "examples": examples,
         "shots": stage.shots,
+        **({} if stage.shots_seed is None else {"shots_seed": stage.shots_seed}),
         "seed": stage.seed,
         "select": stage.select,
         "stack": stage.stack_options,
         "batch_size": stage.batch_size,
+        **({} if update is None else {"update": dict(update.facts), "seen": sorted({*sources, *update.seen})}),
         **result,
     }
-    module.info.scores = {"dev": metrics}
+    module.info.scores = {"dev": dict(metrics)}
     save_module(module, target, overwrite=True)
     return {
         "module": str(target),
-        "task": task.name,
+        "task": module.info.task,
         "notation": predictor_notation(by_language, module),
         "steps": result["steps"],
         "seconds": result["seconds"],
         "parameters": result["parameters"],
-        "metrics": metrics,
+        "metrics": dict(metrics),
+        "history": list(history),
     }
 
 
 def predictor_notation(by_language: Mapping[str, TransferModule], module: TransferModule) -> str:
     """The stack as people write it, the language part by its first source."""
-    parts = [f"{found.method}:{code}" for code, found in list(by_language.items())[:1]]
+    parts = [f"{found.method}:{found.info.label}" for code, found in by_language.items() if code == EVERY]
+    parts += [f"{found.method}:{code}" for code, found in by_language.items() if code != EVERY][:1]
     return " > ".join([*parts, f"{module.method}:{module.info.label}"])
 
 
 @contextmanager
-def _lent(backbone: Backbone) -> Iterator[None]:
+def lent(backbone: Backbone) -> Iterator[None]:
     """Whatever becomes of an unfrozen training, also an interrupted one, the caller's backbone is as it was afterwards."""
     kept = {name: p.detach().clone() for name, p in backbone.model.named_parameters()}
     try:
@@ -201,13 +257,17 @@ class _Trainer:
         by_language: Mapping[str, TransferModule],
         sources: Sequence[str],
         stage: TaskStage,
+        update: Update | None = None,
     ) -> None:
+        self.update = update
         self.backbone, self.module, self.head, self.predictor, self.stage = backbone, module, head, predictor, stage
-        self.index = {code: number for number, code in enumerate(sources)} if by_language else None
+        shared = [found for code, found in by_language.items() if code == EVERY]
+        self.shared = [found.digest for found in shared]
+        self.index = {code: number for number, code in enumerate(sources)} if len(by_language) > len(shared) else None
         parts: list[TransferModule | Bank] = [module]
-        if by_language:
+        if self.index is not None:
             parts.insert(0, Bank([by_language[code] for code in sources]))
-        self.stack = Stack(backbone, parts, **stage.stack_options)
+        self.stack = Stack(backbone, [*shared, *parts], **stage.stack_options)
         self.how = optimisation(
             backbone,
             module.method,
@@ -259,22 +319,28 @@ class _Trainer:
         modules: dict[str, nn.Module] = {"module": self.module, "head": self.head}
         if self.stage.train == "all":
             modules["backbone"] = self.backbone.model
+        step = None if self.update is None else self.update.attach(modules, self.backbone)
+        facts_of_update = {} if self.update is None else {"update": dict(self.update.facts)}
         result = fit(
             self._config(),
             parts=parts,
             batches=Batches(sampler, lambda items, generator: [rows[item] for item in items]),
             loss=lambda picked: self._loss(train, picked),
             validate=None if scorer is None else partial(scorer, dev),
-            modules=modules,
+            computing=[self.stack],
+            modules=modules if step is None else {**modules, "update": step},  # type: ignore[dict-item]
+            update=step,
             folder=folder,
             progress=progress,
             identity={
+                **facts_of_update,
                 "module": format_module(self.module.config),
                 "backbone": self.backbone.fingerprint,
                 "head": self.head.to_json(),
                 "data": data_name,
                 "rows": content_key([row.input_ids for row in rows]),
                 "languages": sorted(self.index or ()),
+                **({"shared": self.shared} if self.shared else {}),
             },
         )
         return {
@@ -283,6 +349,7 @@ class _Trainer:
             "seconds": round(result.seconds, 1),
             "tokens": result.tokens,
             "best_step": result.best_step,
+            "history": [dict(entry) for entry in result.history],
         }
 
     def _config(self) -> FitConfig:
@@ -293,6 +360,7 @@ class _Trainer:
             accumulation=self.stage.accumulation,
             learning_rate=self.how.learning_rate,
             optimiser=self.how.optimiser,  # type: ignore[arg-type]
+            momentum=self.stage.momentum,
             weight_decay=self.how.weight_decay,
             schedule=self.how.schedule,  # type: ignore[arg-type]
             warmup=self.how.warmup,
@@ -308,12 +376,13 @@ class _Trainer:
         )
 
     def _loss(self, examples: Sequence[Example], picked: Sequence[Any]) -> LossResult:
-        routes = None
+        spoken = [examples[row.example].language for row in picked]
+        routes: dict[str, Any] = dict(self.stack.language_routes(spoken))
         if self.index is not None:
-            routes = {"language": [self.index[examples[row.example].language] for row in picked]}
-        batch = self.head.collate(picked, routes).to(self.backbone.device)
+            routes["language"] = [self.index[code] for code in spoken]
+        batch = self.head.collate(picked, routes or None).to(self.backbone.device)
         total, count = self.head.loss(self.stack, batch)
-        return LossResult(total, count, batch.tokens)
+        return with_module_loss(self.stack, LossResult(total, count, batch.tokens))
 
     def _dev_metric(self, dev: Sequence[Example]) -> float:
         decoded, _, _ = self.predictor.predict(dev)

@@ -97,7 +97,7 @@ class Head(nn.Module, TaskHead):
         if routes is not None:
             chosen = {name: torch.as_tensor(route).long() for name, route in routes.items()}
             if counts is not None:
-                chosen = {name: route.repeat_interleave(torch.tensor(counts)) for name, route in chosen.items()}
+                chosen = {name: route.repeat_interleave(torch.tensor(counts), 0) for name, route in chosen.items()}
         return TextBatch(ids, mask, token_type_ids=types, routes=chosen)
 
     def class_labels(self, rows: Sequence[Encoded]) -> Tensor | None:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from isogloss.modules import PromptAction
 from isogloss.stack import Stack, StackOutput, TextBatch
-from isogloss.stack.bank import Rows
 
 
 def continuation_states(stack: Stack, text: TextBatch, tokens: Tensor) -> StackOutput:
@@ -36,7 +35,10 @@ def continuation_states(stack: Stack, text: TextBatch, tokens: Tensor) -> StackO
     ids.scatter_(1, columns, tokens.where(real, torch.full_like(tokens, pad)))
     mask = (torch.arange(width, device=tokens.device) < (lengths + real.sum(1)).unsqueeze(1)).long()
     used = int(mask.sum(1).max())
-    output = stack.run(TextBatch(ids[:, :used], mask[:, :used], routes=text.routes))
+    # A prompt that the text chooses must not see what is to be written behind it.
+    seen = torch.zeros_like(mask)
+    seen[:, : text.input_ids.shape[1]] = text.attention_mask
+    output = stack.run(TextBatch(ids[:, :used], mask[:, :used], routes=text.routes, query_mask=seen[:, :used]))
     places = lengths.unsqueeze(1) - 1 + torch.arange(count + 1, device=tokens.device)
     return _states(_pick(output.text_hidden, places), output.to_head)
 
@@ -50,8 +52,8 @@ def _has_prompt_after(stack: Stack) -> bool:
 
 
 def _assembled_continuation(stack: Stack, text: TextBatch, tokens: Tensor) -> StackOutput:
-    batch, count = tokens.shape
-    rows = Rows(stack.slots, dict(text.routes or {}), batch)
+    count = tokens.shape[1]
+    rows = stack.rows(text)
     real = tokens >= 0
     with stack.attached(rows):
         assembled = stack.assemble(text, rows)
@@ -105,7 +107,7 @@ def target_states(stack: Stack, text: TextBatch, targets: Tensor) -> StackOutput
     if len(targets) == batch:
         return stack.run(TextBatch(text.input_ids, text.attention_mask, inputs, routes=text.routes))
     count = len(targets) // batch
-    rows = Rows(stack.slots, dict(text.routes or {}), batch)
+    rows = stack.rows(text)
     with stack.attached(rows):
         states, assembled = stack.encode(text, rows)
         embeddings = backbone.embed(inputs)

@@ -2,8 +2,11 @@
 
 import difflib
 import inspect
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
@@ -103,7 +106,10 @@ def make_head(
             known = _check_options(chosen, head, options)
             if default_seed is not None and "seed" in known:
                 options.setdefault("seed", default_seed)
-            return head(task, backbone, **options)
+            try:
+                return head(task, backbone, **options)
+            except ValueError as problem:
+                raise IsoglossError(f"The head '{chosen}' cannot be made so: {problem}") from problem
     able = [
         other
         for other, classes in HEADS.items()
@@ -132,4 +138,20 @@ def _check_options(name: str, head: type[Head], options: Mapping[str, Any]) -> l
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]}" if near else f"it takes {', '.join(known)}"
             raise IsoglossError(f"The head '{name}' has no option '{key}'; {hint}.")
+    wanted = typing.get_type_hints(head.__init__)
+    for key, value in options.items():
+        if "Literal" in str(wanted[key]):
+            continue  # the heads name the choices themselves
+        try:
+            TypeAdapter(wanted[key]).validate_python(value, strict=True)
+        except ValidationError:
+            kind = (
+                str(getattr(wanted[key], "__name__", wanted[key]))
+                if isinstance(wanted[key], type)
+                else str(wanted[key])
+            )
+            kind = kind.replace("collections.abc.", "").replace(" | None", "")
+            raise IsoglossError(
+                f"The option '{key}' of the head '{name}' is {value!r}, but must be of type {kind}."
+            ) from None
     return known

@@ -1,0 +1,88 @@
+"""What training does with dropout, and what it records: dev scores are those of the saved weights."""
+
+from pathlib import Path
+from typing import Any
+
+import _heads_tools as tools
+import pytest
+import torch
+
+from isogloss.backbones import Backbone
+from isogloss.formats import read_info
+from isogloss.languages import resolve
+from isogloss.modules import parse_module
+from isogloss.tasks import evaluate_predictions, get_task
+from isogloss.training.evaluation import load_parts, make_predictor
+from isogloss.training.language_stage import LanguageStage, train_language
+from isogloss.training.task_stage import TaskStage, train_task
+
+TOPIC = get_task("topic")
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return tools.load(tools.save("encoder", tmp_path_factory.mktemp("encoder")))
+
+
+def test_dev_scores_are_those_of_the_saved_module(backbone: Backbone, tmp_path: Path) -> None:
+    examples = tools.topic_examples()
+    # With nine of ten inputs of the layer dropped, an answer given in training mode is a matter of luck.
+    stage = TaskStage(steps=40, learning_rate=1e-2, head_options={"dropout": 0.9}, select="loss")
+    found = train_task(backbone, TOPIC, examples, examples, parse_module("adapter:4"), stage, tmp_path / "topic")
+    module, languages = load_parts([tmp_path / "topic"], backbone)
+    assert module is not None
+    predictor = make_predictor(backbone, module, languages, ["eng_Latn"])
+    assert found["metrics"] == evaluate_predictions(TOPIC, examples, predictor.predict(examples)[0])
+    assert read_info(tmp_path / "topic").info.scores["dev"] == found["metrics"]
+
+
+def test_answers_while_training_go_on_are_those_of_evaluation_mode(backbone: Backbone, tmp_path: Path) -> None:
+    examples = tools.topic_examples()
+    stage = TaskStage(steps=2, head_options={"dropout": 0.9}, select="last")
+    train_task(backbone, TOPIC, examples, [], parse_module("adapter:4,dropout=0.9"), stage, tmp_path / "topic")
+    module, languages = load_parts([tmp_path / "topic"], backbone)
+    assert module is not None
+    predictor = make_predictor(backbone, module, languages, ["eng_Latn"])
+    predictor.head.train()
+    module.train()
+    _, _, first = predictor.predict(examples)
+    _, _, second = predictor.predict(examples)
+    assert [item.scores for item in first] == [item.scores for item in second]
+
+
+def _trained(backbone: Backbone, spec: str, out: Path, **changes: Any) -> bytes:
+    stage = TaskStage(steps=3, learning_rate=1e-2, head_options={"dropout": 0.0}, select="last", **changes)
+    train_task(backbone, TOPIC, tools.topic_examples(), [], parse_module(spec), stage, out)
+    return (out / "module.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("spec", ["adapter:4", "lora:2"])
+def test_dropout_of_a_module_acts_while_it_is_trained(backbone: Backbone, tmp_path: Path, spec: str) -> None:
+    weights = [_trained(backbone, spec + option, tmp_path / str(n)) for n, option in enumerate(("", ",dropout=0.5"))]
+    assert weights[0] != weights[1]
+
+
+def test_dropout_of_the_backbone_acts_only_when_it_learns_too(tmp_path: Path) -> None:
+    folder = tools.save("encoder", tmp_path / "encoder")
+    weights = {}
+    for dropout in (0.0, 0.5):
+        backbone = tools.load(folder)
+        for part in backbone.model.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = dropout
+        for train in ("modules", "all"):
+            weights[train, dropout] = _trained(backbone, "adapter:4", tmp_path / f"{train}{dropout}", train=train)
+    assert weights["modules", 0.0] == weights["modules", 0.5]
+    assert weights["all", 0.0] != weights["all", 0.5]
+
+
+def test_dropout_of_a_language_module_acts_while_it_is_trained(backbone: Backbone, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(tools.TEXTS * 5), encoding="utf-8")
+    weights = []
+    for number, spec in enumerate(("adapter:4", "adapter:4,dropout=0.5")):
+        stage = LanguageStage(steps=2, length=16, batch_size=4, validation_documents=2)
+        out = tmp_path / str(number)
+        train_language(backbone, resolve("en"), [text], parse_module(spec), stage, out, cache_dir=tmp_path / "cache")
+        weights.append((out / "module.safetensors").read_bytes())
+    assert weights[0] != weights[1]
