@@ -39,6 +39,51 @@ def test_cross_entropy_is_that_of_torch(softcap: float | None, with_bias: bool) 
     assert torch.equal(head.best_tokens(hidden, weight, bias if with_bias else None, softcap), logits.argmax(-1))
 
 
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("columns", [1, 4, 15, 99])
+def test_a_frozen_head_goes_over_the_vocabulary_in_blocks(
+    monkeypatch: pytest.MonkeyPatch, softcap: float | None, with_bias: bool, columns: int
+) -> None:
+    monkeypatch.setattr(head, "_columns_per_block", lambda positions, device: columns)
+    hidden, weight, bias, labels = _inputs()
+    frozen, still = 4 * weight.detach(), bias.detach() if with_bias else None
+    logits = hidden @ frozen.T + (0 if still is None else still)
+    logits = softcap * torch.tanh(logits / softcap) if softcap else logits
+    wanted = F.cross_entropy(logits, labels, reduction="sum")
+    found = head.cross_entropy_sum(hidden, frozen, still, labels, softcap)
+    close(found, wanted)
+    close(torch.autograd.grad(3 * found, hidden)[0], torch.autograd.grad(3 * wanted, hidden)[0])
+    with torch.no_grad():
+        close(head.cross_entropy_sum(hidden, frozen, still, labels, softcap), wanted)
+
+
+def test_frozen_blocks_survive_logits_that_overflow_exp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "_columns_per_block", lambda positions, device: 4)
+    hidden, weight, _, labels = _inputs()
+    loud = 1e4 * weight.detach()
+    found = head.cross_entropy_sum(hidden, loud, None, labels)
+    wanted = F.cross_entropy(hidden @ loud.T, labels, reduction="sum")
+    close(found / wanted, torch.ones(()))
+    assert torch.isfinite(torch.autograd.grad(found, hidden)[0]).all()
+
+
+@pytest.mark.parametrize("softcap", [None, 1.5])
+def test_a_frozen_head_in_double_precision(monkeypatch: pytest.MonkeyPatch, softcap: float | None) -> None:
+    monkeypatch.setattr(head, "_columns_per_block", lambda positions, device: 4)
+    hidden, weight, bias, labels = _inputs(torch.float64, 7)
+    frozen, still = weight.detach(), bias.detach()
+    assert torch.autograd.gradcheck(lambda h: head.cross_entropy_sum(h, frozen, still, labels, softcap), (hidden,))
+
+
+def test_a_second_derivative_is_refused() -> None:
+    hidden, weight, _, labels = _inputs()
+    loss = head.cross_entropy_sum(hidden, weight.detach(), None, labels)
+    (gradient,) = torch.autograd.grad(loss, hidden, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable|does not require grad"):
+        gradient.sum().backward()
+
+
 @pytest.mark.parametrize("softcap", [None, 1.5])
 def test_gradients_in_double_precision(softcap: float | None) -> None:
     hidden, weight, bias, labels = _inputs(torch.float64, 11)
