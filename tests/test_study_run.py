@@ -21,7 +21,7 @@ from isogloss.tasks import get_task, read_split
 from isogloss.training.evaluation import evaluate
 from isogloss.training.seed_stage import train_task_seeds
 from isogloss.training.task_stage import TaskStage, train_task
-from tests._cli_tools import run, write_recipe, write_texts
+from tests._cli_tools import run, succeed, write_recipe, write_texts
 from tests._study_tools import InlineEngine, contents
 
 STUDY = """\
@@ -122,6 +122,22 @@ def test_scores_are_those_of_evaluate(world: World, finished: tuple[Plan, Store,
         for code, _, key in point["evaluations"]:
             found = read_json(store.place(key) / "scores.json")
             assert found["metrics"] == pytest.approx(expected[code])
+
+
+def test_a_report_is_of_the_file_as_it_is_given(
+    world: World, finished: tuple[Plan, Store, InlineEngine], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not of whatever plan ran last on the store."""
+    _, store, _ = finished
+    changes = ["--set", "grid.seed=[2]", "--set", "grid.cell=[head]", "--set", "grid.task=[topic]"]
+    changes += ["--set", "add=[]", "--set", f"store={store.folder}"]
+    out = world.root / "one-seed"
+    assert succeed(capsys, "study", "report", world.file, *changes, "--out", out, "--json").json["scores"] == 2
+    rows = (out / "scores.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 3 and all("head" in row for row in rows[1:])
+    data = collect(store)
+    assert data.groups == {"ours": ["eng_Latn", "slk_Latn"]}
+    assert data.backbones == {str(world.backbone): load_backbone(world.backbone, device="cpu").fingerprint}
 
 
 def test_parts_give_the_metric_back(finished: tuple[Plan, Store, InlineEngine]) -> None:

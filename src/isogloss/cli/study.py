@@ -199,8 +199,10 @@ def report(
     from isogloss.study.runner import code_version
     from isogloss.study.store import Store
 
-    store = Store(_store_folder(read_study(study, changes or ())))
-    data = collect(store, command=_command(), commit=code_version())
+    # Of the file as given now, not of the latest run: several runs with other values may share the store.
+    made, held = _planned(study, changes)
+    store = held or Store(_store_folder(read_study(study, changes or ())))
+    data = collect(store, made, command=_command(), commit=code_version())
     if not data.scores:
         raise IsoglossError(f"The store '{store.folder}' has no finished score yet; run the study first.")
     target = out or store.folder / "report"

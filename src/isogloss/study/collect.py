@@ -1,10 +1,12 @@
 """From a store to what a report is made of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from isogloss.errors import IsoglossError
+from isogloss.formats.saved import isogloss_version
 from isogloss.report.study_data import GateTable, LearningCurve, PublishedScore, StudyData, StudyScore
 from isogloss.storage import read_json
 from isogloss.study.steps import Plan
@@ -58,7 +60,22 @@ def collect(store: Store, plan: Plan | None = None, *, command: str = "", commit
         shares=_shares(plan),
         command=command,
         commit=commit,
+        groups=plan.options.get("groups", {}),
+        backbones=_backbones(store, plan, done),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=isogloss_version(),
     )
+
+
+def _backbones(store: Store, plan: Plan, done: Set[str]) -> dict[str, str]:
+    """Fingerprints by name, as the trained modules say."""
+    found: dict[str, str] = {}
+    for point in plan.points:
+        name = str(point["factors"].get("backbone"))
+        if name not in found and point["step"] in done:
+            info = store.place(point["step"]) / MODULE / "module.json"
+            found[name] = str(read_json(info)["fingerprint"]) if info.is_file() else ""
+    return found
 
 
 def _score(

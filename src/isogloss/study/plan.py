@@ -36,7 +36,11 @@ class _Planner:
         self.out = Plan(
             study.name,
             study.description,
-            options={"retries": study.retries, "tokens_per_batch": study.tokens_per_batch},
+            options={
+                "retries": study.retries,
+                "tokens_per_batch": study.tokens_per_batch,
+                "groups": {name: language_codes([name], study, ("groups",), self.marks) for name in study.groups},
+            },
             published=[item.model_dump() for item in study.published],
         )
         self.lacking: dict[str, dict[str, None]] = {}
