@@ -98,3 +98,33 @@ Tracker = Annotated[
         "--tracker", help="tensorboard, wandb ...: any tracker that accelerate knows.", rich_help_panel=OUTPUT
     ),
 ]
+
+Head = Annotated[
+    str | None,
+    typer.Option("--head", help="linear, span, verbaliser or text [what suits the backbone].", rich_help_panel=WHAT),
+]
+HeadOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--head-option",
+        metavar="NAME=VALUE",
+        help="Of the head, such as pooling=mean. Repeatable.",
+        rich_help_panel=WHAT,
+    ),
+]
+MaxLength = Annotated[
+    int | None, typer.Option("--max-length", min=1, help="Most tokens of a text.", rich_help_panel=WHAT)
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--labels",
+        metavar="A,B,...",
+        help="Label set in class order, by commas [from the data].",
+        rich_help_panel=WHAT,
+    ),
+]
+RowLimit = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="Use at most this many rows of a split.", rich_help_panel=WHAT),
+]

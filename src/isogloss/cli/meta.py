@@ -20,9 +20,9 @@ from isogloss.cli._inputs import (
     pairs,
     split_list,
 )
+from isogloss.cli._labelled import head_options, read_sources
 from isogloss.cli._meta_inputs import auxiliary_split, codes_of, read_recipe
 from isogloss.cli.meta_show import show
-from isogloss.cli.train_task import read_sources
 from isogloss.errors import IsoglossError
 
 app = typer.Typer(
@@ -175,14 +175,9 @@ def learn(
     memory: Annotated[
         float | None, typer.Option("--memory", min=0, help="GiB to be had [what is free].", rich_help_panel=o.HOW)
     ] = None,
-    head: Annotated[str | None, typer.Option("--head", help="As in `train task`.", rich_help_panel=o.WHAT)] = None,
-    head_option: Annotated[
-        list[str] | None,
-        typer.Option("--head-option", metavar="NAME=VALUE", help="Of the head. Repeatable.", rich_help_panel=o.WHAT),
-    ] = None,
-    max_length: Annotated[
-        int | None, typer.Option("--max-length", min=1, help="Most tokens of a text.", rich_help_panel=o.WHAT)
-    ] = None,
+    head: o.Head = None,
+    head_option: o.HeadOptions = None,
+    max_length: o.MaxLength = None,
     split_train: Annotated[
         str, typer.Option("--split-train", help="Split of the source.", rich_help_panel=o.WHAT)
     ] = "train",
@@ -192,15 +187,10 @@ def learn(
             "--split-auxiliary", help="Split of the auxiliaries [--split-train, else dev].", rich_help_panel=o.WHAT
         ),
     ] = None,
-    labels: Annotated[
-        list[str] | None,
-        typer.Option("--labels", metavar="A,B,...", help="Label set in class order.", rich_help_panel=o.WHAT),
-    ] = None,
+    labels: o.Labels = None,
     field: o.Fields = None,
     bad_rows: o.BadRows = "error",
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Rows of a split at most.", rich_help_panel=o.WHAT)
-    ] = None,
+    limit: o.RowLimit = None,
     seed: o.Seed = 42,
     dtype: o.Dtype = None,
     device: o.Device = None,
@@ -244,9 +234,6 @@ def learn(
     examples = read_sources(data, sources, split_train, asked, bad_rows, limit)
     asked = asked.with_labels_from(examples) if asked.has_labels else asked
     helpers = read_sources(data, others, own_split, asked, bad_rows, limit)
-    options = json_pairs(head_option, "--head-option")
-    if max_length is not None:
-        options["max_length"] = max_length
     stage = MetaStage(
         method=method,
         options=json_pairs(option, "--option"),
@@ -265,7 +252,7 @@ def learn(
         clip=clip or None,
         train=train,  # type: ignore[arg-type]
         head=head,
-        head_options=options,
+        head_options=head_options(head_option, max_length),
         roles=roles,  # type: ignore[arg-type]
         disjoint=not shared_items,
         memory=None if memory is None else int(memory * 2**30),

@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,18 +12,17 @@ from isogloss.cli._inputs import (
     check_backbone_name,
     check_device,
     free_output,
-    json_pairs,
-    language,
     language_name,
     one_of,
     open_backbone,
     pairs,
     split_list,
 )
+from isogloss.cli._labelled import check_language_modules, check_prompts, head_options, read_dev, read_sources
 from isogloss.errors import IsoglossError
 
 if TYPE_CHECKING:
-    from isogloss.tasks import Example, Task
+    from isogloss.tasks import Task
 
 
 def train_task(
@@ -103,24 +101,9 @@ def train_task(
     weight_decay: o.WeightDecay = None,
     schedule: o.Schedule = None,
     warmup: o.Warmup = None,
-    head: Annotated[
-        str | None,
-        typer.Option(
-            "--head", help="linear, span, verbaliser or text [what suits the backbone].", rich_help_panel=o.WHAT
-        ),
-    ] = None,
-    head_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--head-option",
-            metavar="NAME=VALUE",
-            help="Of the head, such as pooling=mean. Repeatable.",
-            rich_help_panel=o.WHAT,
-        ),
-    ] = None,
-    max_length: Annotated[
-        int | None, typer.Option("--max-length", min=1, help="Most tokens of a text.", rich_help_panel=o.WHAT)
-    ] = None,
+    head: o.Head = None,
+    head_option: o.HeadOptions = None,
+    max_length: o.MaxLength = None,
     shots: Annotated[
         int | None, typer.Option("--shots", min=1, help="Few-shot: examples of each class.", rich_help_panel=o.WHAT)
     ] = None,
@@ -154,21 +137,10 @@ def train_task(
             "--split-dev", help="Split to choose the best weights on; none for no choice.", rich_help_panel=o.WHAT
         ),
     ] = "dev",
-    labels: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--labels",
-            metavar="A,B,...",
-            help="Label set in class order, by commas [from the data].",
-            rich_help_panel=o.WHAT,
-        ),
-    ] = None,
+    labels: o.Labels = None,
     field: o.Fields = None,
     bad_rows: o.BadRows = "error",
-    limit: Annotated[
-        int | None,
-        typer.Option("--limit", min=1, help="Use at most this many rows of a split.", rich_help_panel=o.WHAT),
-    ] = None,
+    limit: o.RowLimit = None,
     prompt_fusion: Annotated[
         str,
         typer.Option(
@@ -220,11 +192,11 @@ def train_task(
     check_device(device, threads)
     folders = split_list(language_module)
     if double_language_prompt:
-        _check_prompts(folders)
+        check_prompts(folders)
     examples = read_sources(data, split_list(source), split_train, asked, bad_rows, limit)
     sources = list(dict.fromkeys(example.language for example in examples))
-    _check_language_modules(folders, sources)
-    dev = _read_dev(data, split_list(source), split_dev, asked.with_labels_from(examples), bad_rows, limit)
+    check_language_modules(folders, sources)
+    dev = read_dev(data, split_list(source), split_dev, asked.with_labels_from(examples), bad_rows, limit)
 
     from isogloss.tasks.heads import make_head
     from isogloss.training.evaluation import load_parts
@@ -233,9 +205,7 @@ def train_task(
     from isogloss.training.task_stage import TaskStage
     from isogloss.training.task_stage import train_task as call
 
-    options = json_pairs(head_option, "--head-option")
-    if max_length is not None:
-        options["max_length"] = max_length
+    options = head_options(head_option, max_length)
     stage = TaskStage(
         steps=steps,
         epochs=epochs,
@@ -327,15 +297,6 @@ def _few(task: "Task", shots: int | None, draw: int | None) -> str:
     return f"{shots}{each}{f' (drawn by --shots-seed {draw})' if draw is not None else ''} out of "
 
 
-def _check_prompts(folders: Sequence[str]) -> None:
-    from isogloss.formats import read_info
-
-    if not any(read_info(folder).config.method == "prompt" for folder in folders):
-        raise IsoglossError(
-            "--double-language-prompt: there is no language prompt to feed twice; give one with --language-module."
-        )
-
-
 def _show(result: dict[str, Any], task: "Task", sources: Sequence[str], has_dev: bool) -> None:
     metrics = result["metrics"]
     scored = ", ".join(f"{name} {number(value)}" for name, value in metrics.items() if name != "n")
@@ -348,57 +309,3 @@ def _show(result: dict[str, Any], task: "Task", sources: Sequence[str], has_dev:
             ("source dev data", f"{scored} (n={int(metrics['n']):,})" if has_dev else "none read"),
         ]
     )
-
-
-def read_sources(
-    data: str, names: Sequence[str], split: str, task: "Task", bad_rows: str, limit: int | None
-) -> list["Example"]:
-    """One split of several languages, one after the other."""
-    from isogloss.tasks import read
-
-    examples: list[Example] = []
-    for name in names:
-        _known(data, name)
-        examples += read(data, name, split, task, bad_rows=bad_rows, limit=limit).examples  # type: ignore[arg-type]
-    return examples
-
-
-def _known(data: str, name: str) -> None:
-    """Refuses a source that is neither a language nor the exact name of a folder."""
-    if not (Path(data) / name).is_dir():
-        language(name, "--source")
-
-
-def _read_dev(
-    data: str, names: Sequence[str], split: str, task: "Task", bad_rows: str, limit: int | None
-) -> list["Example"]:
-    """Source dev data; data sets without any are trained on without choosing the best weights."""
-    from isogloss.tasks import canonical_split, splits
-
-    if split == "none":
-        return []
-    lacking = [name for name in names if canonical_split(split) not in map(canonical_split, splits(data, name))]
-    if lacking and split == "dev":
-        say(f"note: {data} has no dev split for {', '.join(lacking)}, so the last weights are kept")
-        names = [name for name in names if name not in lacking]
-    return read_sources(data, names, split, task, bad_rows, limit)
-
-
-def _check_language_modules(folders: Sequence[str], sources: Sequence[str]) -> None:
-    """Refuses, before a model is loaded, modules that are not those of the source languages."""
-    from isogloss.formats import read_info
-
-    codes = []
-    for folder in folders:
-        info = read_info(folder).info
-        if info.role == "shared":
-            continue
-        if info.role != "language" or not info.language:
-            raise IsoglossError(f"--language-module {folder}: this is a task module; give a language module.")
-        codes.append(info.language)
-    lacking = [code for code in sources if code not in codes]
-    if codes and lacking:
-        raise IsoglossError(
-            f"--language-module: none of those given is for the source {', '.join(lacking)} "
-            f"(they are for {', '.join(codes)}); give one for every source language, or none at all."
-        )
