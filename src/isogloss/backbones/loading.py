@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from isogloss.backbones.attention import use_own_attention
 from isogloss.backbones.backbone import Backbone
 from isogloss.backbones.bundled import bundled_folder
 from isogloss.backbones.families import Kind, family_of
@@ -66,6 +67,7 @@ def load_backbone(
             f"The checkpoint '{name}' has no values for {len(found['missing_keys'])} weights of {type(model).__name__}, among "
             f"them '{min(found['missing_keys'])}'; use a checkpoint that holds the whole model with its LM head."
         )
+    use_own_attention(model)
     model.eval()
     model.requires_grad_(False)
     if family is None:

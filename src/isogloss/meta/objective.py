@@ -7,12 +7,13 @@ from typing import Any
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from isogloss.backbones.attention import NAME as OWN_ATTENTION
 from isogloss.meta.groups import FastWeights
 from isogloss.stack import Stack
 from isogloss.tasks.heads import Encoded, Head
 
-# Attention kernels of PyTorch itself; of these the plain one has a second derivative.
-_SDPA = "sdpa"
+# PyTorch's own attention and ours: both obey `sdpa_kernel`, and PyTorch's plain kernel has a second derivative.
+_SDPA = ("sdpa", OWN_ATTENTION)
 
 
 class Objective(nn.Module):
@@ -65,7 +66,7 @@ def twice_differentiable(model: Any) -> Iterator[None]:
     kind = getattr(model.config, "_attn_implementation", "eager")
     if kind == "eager":
         yield
-    elif kind == _SDPA:
+    elif kind in _SDPA:
         with sdpa_kernel(SDPBackend.MATH):
             yield
     else:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from isogloss.backbones import Backbone, fingerprint, load_backbone
+from isogloss.backbones.attention import use_own_attention
 from isogloss.backbones.families import family_of
 from isogloss.backbones.pool_part import save_pool, without_pool
 from isogloss.backbones.sites import resolve_sites
@@ -30,7 +31,7 @@ from isogloss.storage import content_key, file_digest, load_tensors, new_folder,
 from isogloss.training.architectures import fresh_model
 from isogloss.training.config import FitConfig, FitResult, LossResult, TrainedPart
 from isogloss.training.fit import fit
-from isogloss.training.lm_batches import objective_batch, text_batch
+from isogloss.training.lm_batches import objective_batch, segment_vectors
 from isogloss.training.outputs import claim_output
 from isogloss.training.pool_setup import add_pool
 from isogloss.training.pretrain_card import model_card
@@ -153,11 +154,7 @@ def step_loss(stack: Stack, step: PretrainStep) -> LossResult:
     batch = step.batch.to(device)
     if isinstance(batch, ContrastBatch):
         first, second = (
-            stack.run(
-                text_batch(
-                    stack, half.input_ids, half.attention_mask, step.languages and [p[side] for p in step.languages]
-                )
-            ).pooled_mean()
+            segment_vectors(stack, half, step.languages and [pair[side] for pair in step.languages])
             for side, half in enumerate((batch.first, batch.second))
         )
         loss = symmetric_info_nce(first, second, temperature=step.objective.temperature, groups=batch.groups)
@@ -257,6 +254,7 @@ def wrap_model(name: str, model: Any, tokenizer: Any) -> Backbone:
     """Makes a `Backbone` of a live model of a known family."""
     family = family_of(model.config.model_type)
     assert family is not None
+    use_own_attention(model)
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Backbone(
         name,
