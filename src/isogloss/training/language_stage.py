@@ -1,6 +1,6 @@
 """The language stage: a language module learned from raw text over the frozen backbone (S1 phase I, MAD-X)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from isogloss.formats import save_module
 from isogloss.languages import Language
 from isogloss.modules import ModuleConfig, TransferModule, format_module
 from isogloss.stack import Stack
-from isogloss.training.config import FitConfig, TrainedPart
+from isogloss.training.config import FitConfig, FitResult, TrainedPart
 from isogloss.training.defaults import Optimisation, check_given, optimisation
 from isogloss.training.fit import fit
 from isogloss.training.lm_batches import objective_batch
@@ -109,10 +109,7 @@ def train_language(
     """
     if config.method == "none":
         raise IsoglossError("A language module must be something: use adapter:16, prompt:50, lora:8 or invertible:2.")
-    if backbone.tokenizer is None:
-        raise IsoglossError(
-            f"{backbone.name} has no tokenizer, so text cannot be read for it; add its tokenizer files."
-        )
+    check_tokenizer(backbone)
     target = claim_output(out, overwrite=overwrite)
     store = tokenise(
         list(text) if len(text) > 1 else text[0],
@@ -121,13 +118,92 @@ def train_language(
         field=stage.field,
         limit=stage.limit,
     )
-    train, held = store.split(min(stage.validation_documents, max(1, store.document_count // 10)))
     module = new_module(config, backbone, seed=stage.seed)
     module.info.role, module.info.language = "language", language.code
+    done = train_on_text(
+        backbone,
+        module,
+        {language.code: store},
+        stage,
+        target,
+        identity={"module": format_module(config), "language": language.code, "store": store.folder.name},
+        progress=progress,
+    )
+    metrics = done.metrics[language.code]
+    module.info.training = {
+        "data": [{"name": Path(str(item)).name, "licence": stage.licence} for item in text],
+        "text_store": store.folder.name,
+        "stage": "language",
+        **done.facts,
+    }
+    module.info.scores = {"held_out": metrics}
+    save_module(module, target, overwrite=True)
+    return {
+        "module": str(target),
+        "language": language.code,
+        "notation": f"{config.method}:{language.code}",
+        **done.summary(module),
+        "metrics": metrics,
+        "history": [dict(entry) for entry in done.result.history],
+    }
+
+
+def check_tokenizer(backbone: Backbone) -> None:
+    """Refuses a backbone that cannot read text."""
+    if backbone.tokenizer is None:
+        raise IsoglossError(
+            f"{backbone.name} has no tokenizer, so text cannot be read for it; add its tokenizer files."
+        )
+
+
+@dataclass(frozen=True)
+class TextResult:
+    """What `train_on_text` found: the fit, what a module's card says of it, and held-out metrics by language."""
+
+    result: FitResult
+    facts: dict[str, Any]
+    metrics: dict[str, dict[str, float]]
+
+    def summary(self, module: TransferModule) -> dict[str, Any]:
+        """What every command that trains on raw text returns."""
+        return {
+            "steps": self.result.steps,
+            "seconds": round(self.result.seconds, 1),
+            "parameters": sum(tensor.numel() for tensor in module.folded().weight_tensors().values()),
+        }
+
+
+def train_on_text(
+    backbone: Backbone,
+    module: TransferModule,
+    stores: Mapping[str, TokenStore],
+    stage: LanguageStage,
+    target: Path,
+    *,
+    identity: Mapping[str, Any],
+    alpha: float = 0.3,
+    progress: Progress | None = None,
+) -> TextResult:
+    """Fits a module to raw text of one language or several; the text is read just as pre-training reads it.
+
+    Args:
+        backbone: Stays frozen.
+        module: What learns.
+        stores: Language code -> its text; the last documents are held out.
+        stage: How to train.
+        target: Where checkpoints are kept.
+        identity: What else must be the same for a run to be continued.
+        alpha: Smoothing exponent of the mixture of languages.
+        progress: Where to show progress.
+    """
+    splits = {
+        code: store.split(min(stage.validation_documents, max(1, store.document_count // 10)))
+        for code, store in stores.items()
+    }
     stack = Stack(backbone, [module])
     how = optimisation(
         backbone,
-        config.method,
+        module.method,
         optimiser=stage.optimiser,
         learning_rate=stage.learning_rate,
         weight_decay=stage.weight_decay,
@@ -136,32 +212,33 @@ def train_language(
     )
     objective = stage.objective or OBJECTIVES[backbone.kind]
     length = row_length(stage.length, stack)
-    recipe = _as_recipe(backbone, language, objective, length, stage)
-    facts = {
-        "data": [{"name": Path(str(item)).name, "licence": stage.licence} for item in text],
-        "text_store": store.folder.name,
-    }
+    recipe = Recipe(
+        name=backbone.name,
+        kind=backbone.kind,
+        languages=list(stores),
+        text=["."],  # type: ignore[list-item]
+        objectives=[ObjectiveRecipe(name=objective, weight=1.0, rate=stage.rate)],  # type: ignore[arg-type]
+        stages=[StageRecipe(steps=stage.steps, length=length, batch=stage.batch_size)],
+        alpha=alpha,
+        seed=stage.seed,
+    )
     result = fit(
-        fit_config(stage, how),
+        _fit_config(stage, how),
         parts=[TrainedPart("module", [p for p in module.parameters() if p.requires_grad])],
-        batches=PretrainStream(recipe, {language.code: train}, None, backbone),
+        batches=PretrainStream(recipe, {code: train for code, (train, _) in splits.items()}, None, backbone),
         loss=lambda step: step_loss(stack, step),
         modules={"module": module},
         computing=[stack],
         folder=target,
         progress=progress,
-        identity={
-            "module": format_module(config),
-            "backbone": backbone.fingerprint,
-            "language": language.code,
-            "store": store.folder.name,
-        },
+        identity={"backbone": backbone.fingerprint, **identity},
     )
-    metrics = held_out(stack, held, objective, length, stage.rate, language.code)
-    metrics["loss_without"] = held_out(Stack(backbone, []), held, objective, length, stage.rate, language.code)["loss"]
-    module.info.training = {
-        **facts,
-        "stage": "language",
+    bare = Stack(backbone)
+    metrics: dict[str, dict[str, float]] = {}
+    for code, (_, held) in splits.items():
+        metrics[code] = held_out(stack, held, objective, length, stage.rate, code)
+        metrics[code]["loss_without"] = held_out(bare, held, objective, length, stage.rate, code)["loss"]
+    facts = {
         "objective": objective,
         "steps": result.steps,
         "tokens": result.tokens,
@@ -171,18 +248,7 @@ def train_language(
         "seed": stage.seed,
         **vars(how),
     }
-    module.info.scores = {"held_out": metrics}
-    save_module(module, target, overwrite=True)
-    return {
-        "module": str(target),
-        "language": language.code,
-        "notation": f"{config.method}:{language.code}",
-        "steps": result.steps,
-        "seconds": round(result.seconds, 1),
-        "parameters": sum(tensor.numel() for tensor in module.folded().weight_tensors().values()),
-        "metrics": metrics,
-        "history": [dict(entry) for entry in result.history],
-    }
+    return TextResult(result, facts, metrics)
 
 
 def held_out(
@@ -215,7 +281,7 @@ def row_length(length: int, stack: Stack) -> int:
     return length if budget is None else min(length, budget)
 
 
-def fit_config(stage: LanguageStage, how: Optimisation) -> FitConfig:
+def _fit_config(stage: LanguageStage, how: Optimisation) -> FitConfig:
     """What the loop is told."""
     return FitConfig(
         steps=stage.steps,
@@ -230,19 +296,6 @@ def fit_config(stage: LanguageStage, how: Optimisation) -> FitConfig:
         keep_best=False,
         checkpoint_seconds=120.0,
         tracker=stage.tracker,
-    )
-
-
-def _as_recipe(backbone: Backbone, language: Language, objective: str, length: int, stage: LanguageStage) -> Recipe:
-    """A language stage reads text just as pre-training does: one language, one objective, one stretch of steps."""
-    return Recipe(
-        name=backbone.name,
-        kind=backbone.kind,
-        languages=[language.code],
-        text=["."],  # type: ignore[list-item]
-        objectives=[ObjectiveRecipe(name=objective, weight=1.0, rate=stage.rate)],  # type: ignore[arg-type]
-        stages=[StageRecipe(steps=stage.steps, length=length, batch=stage.batch_size)],
-        seed=stage.seed,
     )
 
 
