@@ -32,7 +32,7 @@ def test_built_files_equal_source() -> None:
 def test_keys_join_all_languages() -> None:
     texts = builder.build().values()
     keys = [[json.loads(line)["key"] for line in text.splitlines()] for text in texts]
-    assert len(keys) == 13 and len(FIELDS) == 100 and len(keys[0]) > 1600
+    assert len(keys) == 13 and len(FIELDS) == 160 and len(keys[0]) > 4000
     assert all(len(set(found)) == len(found) and found == keys[0] for found in keys)
 
 
