@@ -393,3 +393,50 @@ def test_updates_that_are_nothing_are_refused(backbone: Backbone, tmp_path: Path
 def test_freezing_more_blocks_than_there_are_is_refused(backbone: Backbone, tmp_path: Path) -> None:
     with pytest.raises(IsoglossError, match="bottom:3 freezes blocks that are not there; give 0"):
         tuned(backbone, tmp_path / "out", "bottom:3", train="all")
+
+
+DROPS = "adapter:4,dropout=0.25"
+
+
+@pytest.fixture
+def dropped(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Grows by one whenever an adapter drops parts of its input."""
+    calls: list[bool] = []
+    plain = torch.nn.functional.dropout
+
+    def noted(value: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+        if p == 0.25:
+            calls.append(training)
+        return plain(value, p, training, inplace)
+
+    monkeypatch.setattr(torch.nn.functional, "dropout", noted)
+    return calls
+
+
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_dropout_acts_on_support_and_not_on_queries(
+    backbone: Backbone, tmp_path: Path, dropped: list[bool], order: str
+) -> None:
+    """Of the modules too, which hear of the training mode through the stack."""
+    rule(backbone, tmp_path / "rule", replace(STAGE, outer_steps=1, order=order, inner_steps=2), DROPS)
+    assert len(dropped) == 2 * backbone.config.num_hidden_layers
+
+
+@pytest.mark.parametrize("method", ["xmaml", "fomaml", "reptile", "auxiliary"])
+def test_dropout_acts_while_a_start_is_learned(
+    backbone: Backbone, tmp_path: Path, dropped: list[bool], method: str
+) -> None:
+    stage = TaskStage(steps=1, batch_size=4, select="last", learning_rate=1e-3)
+    train_task(backbone, TASK, examples("eng_Latn"), [], parse_module(DROPS), stage, tmp_path / "first")
+    dropped.clear()
+    learn_start(
+        backbone,
+        TASK,
+        examples("eng_Latn"),
+        examples("deu_Latn"),
+        parse_module(DROPS),
+        replace(STAGE, method=method, outer_steps=1),
+        tmp_path / "out",
+        start=tmp_path / "first",
+    )
+    assert dropped

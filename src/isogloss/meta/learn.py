@@ -16,7 +16,8 @@ from torch import Tensor
 
 from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
-from isogloss.meta.episodes import Episode, Episodes, by_language, check_languages, disjoint_halves
+from isogloss.meta.beginning import begin, check_smooth
+from isogloss.meta.episodes import Episode, Episodes, by_language, disjoint_halves
 from isogloss.meta.inner import Inner
 from isogloss.meta.objective import twice_differentiable
 from isogloss.meta.outer import Window, first_order, unrolled
@@ -31,9 +32,7 @@ from isogloss.tasks.heads import Encoded, make_head
 from isogloss.training.checkpoint import discard_checkpoints
 from isogloss.training.config import FitConfig, LossResult, TrainedPart
 from isogloss.training.fit import fit
-from isogloss.training.language_stage import language_of
 from isogloss.training.new_module import new_module
-from isogloss.training.outputs import claim_output
 from isogloss.training.progress import Progress
 
 # Adam moves a logit by about its rate a step: a hundred outer steps must be able to shut a gate.
@@ -83,12 +82,8 @@ def learn_rule(
     """
     if stage.method not in LEARNED:
         raise IsoglossError(f"The method '{stage.method}' learns no update rule; use one of {', '.join(LEARNED)}.")
-    sources, auxiliaries = languages_of(source), languages_of(auxiliary)
-    check_languages(sources, auxiliaries, targets)
-    check_language_modules(language_modules, [*sources, *auxiliaries])
-    target = claim_output(out, overwrite=overwrite)
-    if task.has_labels and task.labels is None:
-        task = task.with_labels_from(source)
+    given = begin(task, source, auxiliary, targets, language_modules, out, overwrite=overwrite)
+    task, target = given.task, given.target
     if stage.disjoint:
         source, auxiliary = disjoint_halves(source, auxiliary)
     module = new_module(config, backbone, seed=stage.seed, labels=task.labels or ())
@@ -103,11 +98,8 @@ def learn_rule(
         second = stage.order == "second" and stage.inner_steps > 1
         everything = [row for found in rows for part in found.values() for row in part]
         memory = check_memory(parts, stage, everything, second_order=second, copies=1)
-        if second and not head_is_smooth(head.name):
-            raise IsoglossError(
-                f"--order second: the head '{head.name}' scores words by a kernel that has no second derivative; use --order "
-                "first or a linear head."
-            )
+        if second:
+            check_smooth(head, "--order second", "--order first")
         learner = _Learner(parts, rule, stage)
         ends.callback(learner.trajectory.restart)
         result = fit(
@@ -144,8 +136,8 @@ def learn_rule(
         labels=list(task.labels or ()),
         module=format_module(config),
         train=stage.train,
-        source=sources,
-        auxiliary=auxiliaries,
+        source=given.sources,
+        auxiliary=given.auxiliaries,
         gates=learner.trajectory.mean_gates(),
         training={
             "data": data_name,
@@ -171,15 +163,8 @@ def learn_rule(
     return {
         "rule": str(target),
         "method": stage.method,
-        "task": task.name,
-        "steps": result.steps,
-        "seconds": round(result.seconds, 1),
-        "seconds_a_step": round(result.seconds / max(1, result.steps), 3),
+        **given.outcome(result, memory.total),
         "parameters": parameters_of(rule),
-        "memory_estimate": memory.total,
-        "outer_loss": result.history[-1]["loss"] if result.history else None,
-        "source": sources,
-        "auxiliary": auxiliaries,
         "gates": gates_by_group(record),
     }
 
@@ -197,7 +182,7 @@ class _Learner:
         """The query loss; without a graph, as the gradients are in place already."""
         objective = self.parts.objective
         objective.tokens = 0
-        # Dropout of the head as in plain fine-tuning; a query is scored as an evaluation would be.
+        # Dropout as in plain fine-tuning; a query is scored as an evaluation would be.
         window = self._window(episode)
         self.trajectory.advance(window)
         return LossResult(window.query_loss, 1, objective.tokens)
@@ -212,12 +197,12 @@ class _Learner:
             return unrolled(self.inner, self._at, support, query, *place, checkpoint=self.stage.checkpoint)
 
     def _at_live(self, batch: tuple[list[Encoded], bool]) -> Tensor:
-        self.parts.head.train(batch[1])
+        self.parts.objective.train(batch[1])
         found: Tensor = self.parts.objective(batch[0])
         return found
 
     def _at(self, values: Sequence[Tensor], batch: tuple[list[Encoded], bool]) -> Tensor:
-        self.parts.head.train(batch[1])
+        self.parts.objective.train(batch[1])
         return self.parts.objective.at(dict(zip(self._names, values, strict=True)), batch[0])
 
 
@@ -253,30 +238,6 @@ def identity(
             [{code: [row.input_ids for row in part] for code, part in found.items()} for found in rows]
         ),
     }
-
-
-def languages_of(examples: Sequence[Example]) -> list[str]:
-    """Codes, in order of appearance."""
-    return list(dict.fromkeys(example.language for example in examples))
-
-
-def check_language_modules(modules: Sequence[TransferModule], codes: Sequence[str]) -> None:
-    """Refuses language modules that are not those of all languages of the episodes.
-
-    Raises:
-        IsoglossError: Names the language.
-    """
-    there = [language_of(module) for module in modules]
-    lacking = [code for code in codes if code not in there]
-    if modules and lacking:
-        raise IsoglossError(
-            f"--language-module: there is none for {lacking[0]}; give one for every source and auxiliary language, or none."
-        )
-
-
-def head_is_smooth(name: str) -> bool:
-    """Whether a head's loss has a second derivative (the chunked cross-entropy over the vocabulary has none)."""
-    return name in ("linear", "span")
 
 
 def gates_by_group(record: RuleRecord) -> dict[str, float]:

@@ -16,10 +16,11 @@ from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
 from isogloss.formats import load_module, save_module
 from isogloss.meta.applied import set_weights
-from isogloss.meta.episodes import LanguageDraws, by_language, check_languages
+from isogloss.meta.beginning import begin, check_smooth, last_loss
+from isogloss.meta.episodes import LanguageDraws, by_language
 from isogloss.meta.initialisations import auxiliary as auxiliary_step
 from isogloss.meta.initialisations import fomaml, reptile, xmaml
-from isogloss.meta.learn import check_language_modules, head_is_smooth, identity, languages_of
+from isogloss.meta.learn import identity
 from isogloss.meta.objective import twice_differentiable
 from isogloss.meta.stage import STARTS, MetaStage, Parts, build_parts, check_memory
 from isogloss.modules import ModuleConfig, TransferModule, format_module
@@ -30,7 +31,6 @@ from isogloss.training.config import FitConfig, LossResult, TrainedPart
 from isogloss.training.evaluation import rebuild_head
 from isogloss.training.fit import fit
 from isogloss.training.new_module import new_module
-from isogloss.training.outputs import claim_output
 from isogloss.training.progress import Progress
 from isogloss.training.task_stage import TaskStage, lent, train_task
 
@@ -86,12 +86,8 @@ def learn_start(
     """
     if stage.method not in STARTS:
         raise IsoglossError(f"The method '{stage.method}' learns no start; use one of {', '.join(STARTS)}.")
-    sources, auxiliaries = languages_of(source), languages_of(auxiliary)
-    check_languages(sources, auxiliaries, targets)
-    check_language_modules(language_modules, [*sources, *auxiliaries])
-    target = claim_output(out, overwrite=overwrite)
-    if task.has_labels and task.labels is None:
-        task = task.with_labels_from(source)
+    given = begin(task, source, auxiliary, targets, language_modules, out, overwrite=overwrite)
+    task, target, sources = given.task, given.target, given.sources
     first = Path(start) if start is not None else target / _FIRST
     if not (first / "module.json").is_file():
         own = [module for module in language_modules if module.info.language in sources]
@@ -108,11 +104,8 @@ def learn_start(
         run = _Run(parts, stage)
         rows = by_language(auxiliary, partial(head.encode, budget=parts.stack.text_budget))
         second = stage.method == "xmaml"
-        if second and not head_is_smooth(head.name):
-            raise IsoglossError(
-                f"--method xmaml: the head '{head.name}' scores words by a kernel that has no second derivative; use "
-                "--method fomaml or a linear head."
-            )
+        if second:
+            check_smooth(head, "--method xmaml", "--method fomaml")
         everything = [row for part in rows.values() for row in part]
         memory = check_memory(parts, stage, everything, second_order=second, copies=4)
         roots: dict[str, nn.Module] = {"module": module, "head": head}
@@ -124,6 +117,7 @@ def learn_start(
             batches=LanguageDraws(rows, batches=run.batches, size=stage.batch_size, seed=stage.seed),
             loss=run.loss,
             modules=roots,
+            computing=[parts.stack],
             folder=target,
             progress=progress,
             identity=identity(parts, [rows], stage, data_name) | {"start": saved.digest},
@@ -139,12 +133,12 @@ def learn_start(
         "data": data_name,
         "split": split,
         "source": sources,
-        "seen": sorted({*sources, *auxiliaries}),
+        "seen": sorted({*sources, *given.auxiliaries}),
         "train": stage.train,
         "seed": stage.seed,
         "meta": {
             "method": stage.method,
-            "auxiliary": auxiliaries,
+            "auxiliary": given.auxiliaries,
             "split": auxiliary_split,
             "examples": len(auxiliary),
             "targets": list(targets),
@@ -154,22 +148,15 @@ def learn_start(
             "outer_steps": result.steps,
             "batch_size": stage.batch_size,
             "seconds": round(result.seconds, 1),
-            "outer_loss": result.history[-1]["loss"] if result.history else None,
+            "outer_loss": last_loss(result),
         },
     }
     save_module(module, target, overwrite=True)
     return {
         "module": str(target),
         "method": stage.method,
-        "task": task.name,
-        "steps": result.steps,
-        "seconds": round(result.seconds, 1),
-        "seconds_a_step": round(result.seconds / max(1, result.steps), 3),
+        **given.outcome(result, memory.total),
         "parameters": parts.weights.size,
-        "memory_estimate": memory.total,
-        "outer_loss": result.history[-1]["loss"] if result.history else None,
-        "source": sources,
-        "auxiliary": auxiliaries,
     }
 
 
