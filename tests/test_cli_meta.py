@@ -128,6 +128,8 @@ def test_methods_and_options_that_are_not_there_are_refused(
     refused(capsys, learn(world, out, "--base", "lion"), "base step 'lion'", out=out)
     refused(capsys, learn(world, out, "--order", "third"), "order='third'", out=out)
     refused(capsys, learn(world, out, "--start", world.plain), "--start", "leave --start out", out=out)
+    nowhere = tmp_path / "nowhere"
+    refused(capsys, learn(world, out, "--start", nowhere, method="fomaml"), "nowhere", "no module.json", out=nowhere)
     other = learn(world, out, "--start", world.plain, "-m", "adapter:8", method="fomaml")
     refused(capsys, other, "--start", "--module adapter:4, not adapter:8", out=out)
     refused(

@@ -1,10 +1,15 @@
 """Outer gradients: against finite differences in float64, and the two-pass form against autograd's."""
 
+import gc
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from isogloss.meta import outer
 from isogloss.meta.rules import LEARNED, make_rule
 from tests._meta_tools import Toy, directions, rows, saved_tiny
 
@@ -55,6 +60,47 @@ def test_two_passes_equal_autograd_after_one_step(folder: Path, method: str) -> 
     assert len(plain) == len(list(toy.rule.parameters()))
     for first, second in zip(plain, graph, strict=True):
         torch.testing.assert_close(first, second, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("base", ["adam", "momentum"])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_last_step_made_again_in_pieces_is_the_step_that_was_taken(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, base: str, steps: int
+) -> None:
+    """As the moments are all that is left of it when the query's gradients come."""
+    toy = Toy(folder, "lstm-gates", base=base, clip=0.5)
+    monkeypatch.setattr(outer, "_made_again", lambda inner, taken, *rest: outer._kept(taken))
+    wanted = toy.gradients("two-pass", steps)
+    monkeypatch.undo()
+    monkeypatch.setattr(outer, "_PIECE", 7)
+    for found, kept in zip(toy.gradients("two-pass", steps), wanted, strict=True):
+        torch.testing.assert_close(found, kept, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("base", ["sgd", "adam", "momentum"])
+def test_no_step_of_one_window_is_held_that_moments_can_give(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, base: str
+) -> None:
+    toy = Toy(folder, "gates", base=base)
+    taken: list[weakref.ref[torch.Tensor]] = []
+    there: list[int] = []
+    move = outer._move
+
+    def watched(inner: Any, steps: Sequence[torch.Tensor | None], gates: torch.Tensor) -> None:
+        taken.extend(weakref.ref(step) for step in steps if step is not None)
+        move(inner, steps, gates)
+
+    query = outer._query
+
+    def counted(*given: Any) -> Any:
+        gc.collect()
+        there.append(sum(step() is not None for step in taken))
+        return query(*given)
+
+    monkeypatch.setattr(outer, "_move", watched)
+    monkeypatch.setattr(outer, "_query", counted)
+    toy.window("two-pass", 1)
+    assert taken and there == [len(taken) if base == "sgd" else 0]
 
 
 def test_both_ways_move_the_weights_alike(folder: Path) -> None:

@@ -331,6 +331,15 @@ def test_memory_is_refused_with_ways_that_fit() -> None:
     with pytest.raises(IsoglossError, match="smaller --batch-size"):
         refuse_too_large(SHAPE, 1000)
     assert refuse_too_large(SHAPE, None).total == refuse_too_large(SHAPE, whole).total == whole
+    with pytest.raises(IsoglossError, match=r"free; use --method fomaml \(about") as problem:
+        refuse_too_large(SHAPE, cheap + 1, start=True)
+    assert "--order" not in str(problem.value) and "--checkpoint" not in str(problem.value)
+
+
+@pytest.mark.parametrize("change", [{"checkpoint": True}, {"by": "tensor"}, {"options": {"knots": 3}}])
+def test_options_of_rules_are_refused_with_starts(change: dict[str, object]) -> None:
+    with pytest.raises(IsoglossError, match=rf"option {next(iter(change))}=.* leave it out with the method xmaml"):
+        replace(STAGE, method="xmaml", **change)
 
 
 @pytest.mark.parametrize(
@@ -357,6 +366,24 @@ def test_too_many_inner_steps_for_the_memory_are_refused(backbone: Backbone, tmp
     stage = replace(STAGE, inner_steps=4, order="second", memory=2**20, train="all")
     with pytest.raises(IsoglossError, match=r"4 inner steps of second order needs about .* are free"):
         rule(backbone, tmp_path / "out", stage, "none")
+    assert not (tmp_path / "out").exists()
+    assert not any(item.requires_grad for item in backbone.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"memory": 2**20}, r"1 inner step of second order needs about .* are free"),
+        ({"batch_size": 16}, "24 labelled rows, but one outer step takes 2 batches of 16"),
+    ],
+)
+def test_a_start_is_refused_before_anything_is_trained(
+    backbone: Backbone, tmp_path: Path, change: dict[str, int], message: str
+) -> None:
+    stage = replace(STAGE, method="xmaml", train="all", **change)
+    given = (backbone, TASK, examples("eng_Latn"), examples("deu_Latn"), parse_module("none"), stage)
+    with pytest.raises(IsoglossError, match=message):
+        learn_start(*given, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert not any(item.requires_grad for item in backbone.model.parameters())
 

@@ -2,14 +2,17 @@
 
     python tools/meta_results.py run --task topic                       # learns, trains and scores what is missing
     python tools/meta_results.py run --task topic --fast adapter --methods plain gates
-    python tools/meta_results.py write                                  # docs/results/meta/tables.md and gates.json
+    python tools/meta_results.py write                                  # docs/results/meta/tables.md
 
-Each run is one JSON file under docs/results/meta/, so a killed run continues. Plain fine-tuning, rules and starts of one
-seed see the same source rows, the same steps and the same targets; auxiliary languages are scored nowhere.
+Each run is one JSON file under docs/results/meta/ (--out), so a killed run continues; what was made by another command or on
+another backbone is made again. All methods of a seed see the same source rows, fine-tune for the same number of steps and are
+scored on the same targets; starts go on from plain fine-tuning by further steps. Nothing is chosen on a target, and
+auxiliary languages are scored nowhere: how much is frozen is chosen on their dev rows.
 """
 
 import argparse
 import os
+import re
 import statistics
 import tempfile
 import time
@@ -20,7 +23,7 @@ from typing import Any
 
 import torch
 
-from isogloss.backbones import load_backbone
+from isogloss.backbones import Backbone, load_backbone
 from isogloss.formats import load_module
 from isogloss.languages import resolve
 from isogloss.meta import STARTS, MetaStage, learn_rule, learn_start, open_update, read_rule
@@ -31,9 +34,10 @@ from isogloss.training.evaluation import evaluate
 from isogloss.training.task_stage import TaskStage, train_task
 
 SHARED = Path(os.environ.get("ISOGLOSS_SHARED", "../shared")) / "data"
-OUT = Path("docs/results/meta")
 RULES = ("meta-sgd", "gates", "step-gates", "lstm-gates", "recurrent")
 METHODS = ("plain", "freeze", "random", *RULES, "auxiliary", "fomaml", "reptile", "xmaml")
+# With a single inner step Reptile would be fine-tuning on the auxiliaries.
+REPTILE_STEPS = 3
 # What moves: the whole backbone, or an adapter under it.
 FAST = {"all": ("none", "all"), "adapter": ("adapter:8", "modules")}
 
@@ -50,7 +54,7 @@ class Plan:
         dev: Split of the auxiliary languages that chooses how many blocks are frozen; None takes later rows.
         test: Split that is scored.
         limit_train: Rows of the source at most, so that a run takes about a minute.
-        limit_test: Rows of a target at most.
+        limit_test: Rows of a target at most, the first ones; SIB-200's test rows (204) are sorted by class, so never fewer.
         epochs: Of the final fine-tuning.
     """
 
@@ -121,13 +125,19 @@ def rows_of(plan: Plan, covered: Sequence[str]) -> Rows:
 class Runner:
     """Learns and fine-tunes one (task, fast weights, seed)."""
 
-    def __init__(self, options: argparse.Namespace, plan: Plan, seed: int, scratch: Path) -> None:
-        self.options, self.plan, self.seed, self.scratch = options, plan, seed, scratch
-        self.backbone = load_backbone(options.backbone)
+    def __init__(
+        self, options: argparse.Namespace, plan: Plan, backbone: Backbone, rows: Rows, seed: int, scratch: Path
+    ) -> None:
+        self.options, self.plan, self.backbone, self.rows = options, plan, backbone, rows
+        self.seed, self.scratch = seed, scratch
         self.task = get_task(plan.task)
-        self.rows = rows_of(plan, self.backbone.languages)
         self.spec, self.train_what = FAST[options.fast]
         self.task = self.task.with_labels_from(self.rows.train) if self.task.has_labels else self.task
+
+    def plain(self) -> Path:
+        """Plain fine-tuning of this seed, made once: a result, and what starts go on from."""
+        folder = self.scratch / "tuned-plain"
+        return folder if (folder / "module.json").is_file() else self.tune("plain", None)
 
     def tune(self, name: str, update: str | None) -> Path:
         folder = self.scratch / f"tuned-{name}"
@@ -162,12 +172,14 @@ class Runner:
             inner_steps=self.options.inner_steps,
             batch_size=16,
             train=self.train_what,  # type: ignore[arg-type]
-            start_epochs=self.plan.epochs,
             seed=self.seed,
         )
+        more: dict[str, Any] = {}
         if method in STARTS:
             # As many rows as the authors' batch of 32, cut in half; far fewer outer steps than a rule needs.
-            stage = replace(stage, outer_steps=self.options.start_steps, inner_steps=1)
+            steps = REPTILE_STEPS if method == "reptile" else 1
+            stage = replace(stage, outer_steps=self.options.start_steps, inner_steps=steps)
+            more["start"] = self.plain()
         call = learn_start if method in STARTS else learn_rule
         facts = call(
             self.backbone,
@@ -182,6 +194,7 @@ class Runner:
             split=self.plan.source[1],
             auxiliary_split=self.plan.auxiliary[1],
             overwrite=True,
+            **more,
         )
         return folder, facts
 
@@ -212,7 +225,7 @@ class Runner:
     def result(self, method: str) -> dict[str, Any]:
         facts: dict[str, Any] = {}
         if method == "plain":
-            folder = self.tune(method, None)
+            folder = self.plain()
         elif method == "freeze":
             tried = {}
             for blocks in self.freezings():
@@ -246,14 +259,23 @@ class Runner:
     def mean_of_learned_gates(self) -> float:
         """Of the static gates of this seed, which are learned for it if they are not there yet."""
         place = place_of(self.options, "gates", self.seed)
-        if place.is_file():
+        if is_done(self.options, "gates", self.seed, self.backbone.fingerprint):
             return float(read_json(place)["facts"]["mean_gate"])
         rule, _ = self.learn("gates")
         return read_rule(rule).mean_gate
 
 
 def place_of(options: argparse.Namespace, method: str, seed: int) -> Path:
-    return OUT / f"{options.task}-{options.fast}-{method}-{seed}.json"
+    return Path(options.out) / f"{options.task}-{options.fast}-{method}-{seed}.json"
+
+
+def is_done(options: argparse.Namespace, method: str, seed: int, fingerprint: str) -> bool:
+    """Whether a run is there, made by this command on this backbone."""
+    place = place_of(options, method, seed)
+    if not place.is_file():
+        return False
+    found = read_json(place)
+    return bool(found["command"] == command_of(options, method, seed) and found["fingerprint"] == fingerprint)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -262,14 +284,16 @@ def run(options: argparse.Namespace) -> None:
     for name in ("limit_train", "limit_test", "epochs"):
         if getattr(options, name) is not None:
             plan = replace(plan, **{name: getattr(options, name)})
+    backbone = load_backbone(options.backbone)
+    rows = rows_of(plan, backbone.languages)
     for seed in options.seeds:
-        missing = [method for method in options.methods if not place_of(options, method, seed).is_file()]
+        missing = [method for method in options.methods if not is_done(options, method, seed, backbone.fingerprint)]
         if not missing:
             continue
         # Random gates need the mean of the learned ones.
         missing.sort(key=lambda method: method == "random")
         with tempfile.TemporaryDirectory() as scratch:
-            runner = Runner(options, plan, seed, Path(scratch))
+            runner = Runner(options, plan, backbone, rows, seed, Path(scratch))
             for method in missing:
                 began = time.time()
                 found = runner.result(method)
@@ -282,14 +306,14 @@ def run(options: argparse.Namespace) -> None:
                         "method": method,
                         "seed": seed,
                         "backbone": options.backbone,
-                        "fingerprint": runner.backbone.fingerprint,
+                        "fingerprint": backbone.fingerprint,
                         "data": plan.data,
-                        "train": [*plan.source, len(runner.rows.train)],
-                        "auxiliary": [list(plan.auxiliary[0]), plan.auxiliary[1], len(runner.rows.auxiliary)],
+                        "train": [*plan.source, len(rows.train)],
+                        "auxiliary": [list(plan.auxiliary[0]), plan.auxiliary[1], len(rows.auxiliary)],
                         "epochs": plan.epochs,
-                        "targets": runner.rows.targets,
+                        "targets": rows.targets,
                         "seconds": seconds,
-                        "command": command_of(options, [method], [seed]),
+                        "command": command_of(options, method, seed),
                         **found,
                     },
                 )
@@ -300,7 +324,7 @@ def run(options: argparse.Namespace) -> None:
                 )
 
 
-def command_of(options: argparse.Namespace, methods: Sequence[str], seeds: Sequence[int]) -> str:
+def command_of(options: argparse.Namespace, method: str, seed: int) -> str:
     given = {
         name.replace("_", "-"): getattr(options, name)
         for name in ("outer_steps", "horizon", "inner_steps", "start_steps", "epochs", "limit_train", "limit_test")
@@ -308,8 +332,8 @@ def command_of(options: argparse.Namespace, methods: Sequence[str], seeds: Seque
     }
     rest = " ".join(f"--{name} {value:g}" for name, value in given.items())
     return (
-        f"python tools/meta_results.py run --task {options.task} --fast {options.fast} --methods {' '.join(methods)} "
-        f"--seeds {' '.join(map(str, seeds))} {rest}"
+        f"python tools/meta_results.py run --task {options.task} --fast {options.fast} --backbone {options.backbone} "
+        f"--methods {method} --seeds {seed} {rest}"
     )
 
 
@@ -321,15 +345,16 @@ def spread(values: Iterable[float]) -> str:
 
 
 def write(options: argparse.Namespace) -> None:
-    records = [read_json(path) for path in sorted(OUT.glob("*-*.json"))]
+    out = Path(options.out)
+    records = [read_json(path) for path in sorted(out.glob("*-*.json"))]
     lines: list[str] = []
     for task in PLANS:
         for fast in FAST:
             part = [record for record in records if (record["task"], record["fast"]) == (task, fast)]
             if part:
                 lines += [*table(part), "", *gates_table(part), ""]
-    write_text(OUT / "tables.md", "\n".join(lines) + "\n")
-    print(f"{OUT / 'tables.md'}: {len(records)} runs")
+    write_text(out / "tables.md", "\n".join(lines) + "\n")
+    print(f"{out / 'tables.md'}: {len(records)} runs")
 
 
 def table(records: list[dict[str, Any]]) -> list[str]:
@@ -342,13 +367,18 @@ def table(records: list[dict[str, Any]]) -> list[str]:
         "the whole backbone" if first["fast"] == "all" else f"an adapter ({FAST['adapter'][0]}) on a frozen backbone"
     )
     stamps = sorted({record["fingerprint"] for record in records})
+    rows = max(found["n"] for record in records for found in record["scores"]["scores"].values())
+    commands = sorted({re.sub(r"--methods \S+ --seeds \S+ ", "", record["command"]) for record in records})
     lines = [
         f"### {task}, {moved}",
         "",
         f"{first['backbone']} (fingerprint {', '.join(stamps)}); trained on {first['data']} "
         f"{first['train'][0]}/{first['train'][1]} ({first['train'][2]} rows, {first['epochs']:g} epochs); auxiliary {helpers} "
-        f"({first['auxiliary'][1]}, {first['auxiliary'][2]} rows); {metric}, mean ± standard deviation over seeds "
+        f"({first['auxiliary'][1]}, {first['auxiliary'][2]} rows); {metric} on the first {rows} test rows "
+        f"of a language, mean ± standard deviation over seeds "
         f"{', '.join(map(str, seeds))}; zero-shot languages only.",
+        "",
+        *(f"    {command}" for command in commands),
         "",
         "| language | " + " | ".join(methods) + " |",
         "|---|" + "---|" * len(methods),
@@ -428,11 +458,13 @@ def main() -> None:
     runner.add_argument("--inner-steps", type=int, default=1)
     runner.add_argument("--epochs", type=float, default=None)
     runner.add_argument("--limit-train", type=int, default=None)
-    runner.add_argument("--limit-test", type=int, default=None)
+    runner.add_argument("--limit-test", type=int, default=None, help="the first rows; sib200 is sorted by class")
     runner.add_argument("--threads", type=int, default=1)
-    commands.add_parser("write")
+    writer = commands.add_parser("write")
+    for part in (runner, writer):
+        part.add_argument("--out", default="docs/results/meta", help="folder of the runs and tables")
     options = parser.parse_args()
-    OUT.mkdir(parents=True, exist_ok=True)
+    Path(options.out).mkdir(parents=True, exist_ok=True)
     {"run": run, "write": write}[options.command](options)
 
 

@@ -3,7 +3,7 @@
 They are those of `torch.optim` (SGD, SGD with momentum, Adam), written so that a derivative can pass through them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -90,12 +90,27 @@ class BaseStep:
             return gradient.mul_(rate)
         if self.name == "momentum":
             state[0].mul_(self.momentum).add_(gradient)
-            return torch.mul(state[0], rate, out=gradient)
+        else:
+            (first, second), (mean, square) = self.betas, state
+            mean.mul_(first).add_(gradient, alpha=1 - first)
+            square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        return self.again(state, done, rate, out=gradient)
+
+    @torch.no_grad()
+    def again(self, state: Sequence[Tensor], done: int, rate: float, out: Tensor | None = None) -> Tensor:
+        """The step that led to a state, to the bit; not for `sgd`, which keeps none.
+
+        Args:
+            state: After the step; or the same piece of each of its tensors.
+            done: Steps taken before it.
+            rate: Learning rate.
+            out: Memory for it; None takes new.
+        """
+        if self.name == "momentum":
+            return torch.mul(state[0], rate, out=out)
         (first, second), (mean, square), steps = self.betas, state, done + 1
-        mean.mul_(first).add_(gradient, alpha=1 - first)
-        square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        gradient.copy_(square).div_(1 - second**steps).clamp_min_(_SMALLEST).sqrt_().add_(self.eps)
-        return torch.div(mean, gradient, out=gradient).mul_(rate / (1 - first**steps))
+        root = torch.div(square, 1 - second**steps, out=out).clamp_min_(_SMALLEST).sqrt_().add_(self.eps)
+        return torch.div(mean, root, out=root).mul_(rate / (1 - first**steps))
 
     def to_json(self) -> dict[str, Any]:
         """JSON data that `base_from_json` reads."""

@@ -61,7 +61,7 @@ class Estimate:
     Attributes:
         weights: Model, fast weights, their copies and states.
         steps: Base steps or unrolled weights that are kept over the window.
-        activations: What the backward passes need.
+        activations: What the backward passes need, gradients included.
     """
 
     weights: int
@@ -82,7 +82,9 @@ def estimate(shape: Shape) -> Estimate:
     graph = shape.tokens * shape.blocks * (_WIDTHS * shape.width + _FFN * shape.ffn + scores) * size
     weights = (shape.frozen + shape.fast * (1 + shape.copies + shape.moments)) * size
     if not shape.second_order:
-        return Estimate(weights, (shape.inner_steps + 1) * shape.fast * size, graph)
+        # With moments, the last base step is made again from them; the support's gradients are there after its graph.
+        kept = shape.inner_steps - (1 if shape.moments else 0)
+        return Estimate(weights, kept * shape.fast * size, max(graph, shape.fast * size))
     held = 1 if shape.checkpoint else shape.inner_steps
     # A step keeps gradient, base step, new weights and their intermediate products.
     steps = ((4 + 3 * shape.moments) * held + (shape.inner_steps if shape.checkpoint else 0)) * shape.fast * size
@@ -105,12 +107,13 @@ def free_memory(device: torch.device) -> int | None:
     return max(0, min(found)) if found else None
 
 
-def refuse_too_large(shape: Shape, free: int | None) -> Estimate:
+def refuse_too_large(shape: Shape, free: int | None, *, start: bool = False) -> Estimate:
     """The estimate of a run that fits.
 
     Args:
         shape: Of the run.
         free: Bytes to be had; None does not check.
+        start: Whether initial weights are learned, which has other ways to be cheaper.
 
     Raises:
         IsoglossError: It does not fit; names cheaper ways that do.
@@ -118,12 +121,20 @@ def refuse_too_large(shape: Shape, free: int | None) -> Estimate:
     wanted = estimate(shape)
     if free is None or wanted.total <= free:
         return wanted
-    ways: Mapping[str, Shape] = {
-        "--checkpoint": replace(shape, checkpoint=True),
-        "--order first": replace(shape, second_order=False),
-        "--inner-steps 1": replace(shape, inner_steps=1, second_order=False),
-        "--inner-steps 1 --base sgd": replace(shape, inner_steps=1, second_order=False, moments=0),
-    }
+    one = replace(shape, inner_steps=1)
+    ways: Mapping[str, Shape] = (
+        {
+            "--inner-steps 1": one,
+            "--method fomaml": replace(shape, second_order=False),
+        }
+        if start
+        else {
+            "--checkpoint": replace(shape, checkpoint=True),
+            "--order first": replace(shape, second_order=False),
+            "--inner-steps 1": replace(one, second_order=False),
+            "--inner-steps 1 --base sgd": replace(one, second_order=False, moments=0),
+        }
+    )
     costs = {way: estimate(other).total for way, other in ways.items() if other != shape}
     cheaper = [f"{way} (about {gibibytes(cost)})" for way, cost in costs.items() if cost <= free]
     advice = " or ".join(cheaper) if cheaper else "a smaller --batch-size, shorter rows (--max-length) or a module"

@@ -17,6 +17,10 @@ from isogloss.meta.inner import Clock, Inner, Moments, detached, inner_step
 from isogloss.meta.rules import State
 
 Batch = Any
+# <gradient of one parameter, a base step>, from the parameter's number and the gradient.
+Product = Callable[[int, Tensor], Tensor | float]
+# Numbers of a base step that are made again at a time.
+_PIECE = 2**20
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,9 @@ def first_order(
 ) -> Window:
     """Moves the live weights through the support batches and adds to the gradients of the rule.
 
-    Beside the weights it holds one base step a weight and inner step; query gradients are reduced to one number a group
-    and freed as the backward pass makes them.
+    Query gradients are reduced to one number a group and freed as the backward pass makes them. Beside weights and
+    moments the query pass needs the base steps of the window; the last of them is made again from the moments, so that
+    one inner step of Adam or momentum keeps none.
 
     Args:
         inner: How to step.
@@ -62,7 +67,7 @@ def first_order(
         clock: Place of the first step.
     """
     parameters = inner.weights.parameters
-    taken: list[list[Tensor | None]] = []
+    taken: list[Product] = []
     gates: list[Tensor] = []
     losses: list[Tensor] = []
     for number, batch in enumerate(support):
@@ -78,9 +83,11 @@ def first_order(
         del gradients
         moments, state = step.moments, step.state
         _move(inner, step.steps, step.gates.detach())
-        taken.append(step.steps)
+        again = number == len(support) - 1 and inner.base.moments > 0
+        taken.append(_made_again(inner, step.steps, moments, now.done) if again else _kept(step.steps))
         gates.append(step.gates)
         losses.append(value)
+        del step
     value, products = _query(inner, loss, query, taken)
     wanted = [(gate, -row) for gate, row in zip(gates, products, strict=True) if gate.requires_grad]
     if wanted:
@@ -96,8 +103,29 @@ def _move(inner: Inner, steps: Sequence[Tensor | None], gates: Tensor) -> None:
             parameter.sub_(step, alpha=shares[group])
 
 
+def _kept(steps: Sequence[Tensor | None]) -> Product:
+    def product(number: int, gradient: Tensor) -> Tensor | float:
+        step = steps[number]
+        return 0.0 if step is None else torch.dot(gradient.reshape(-1), step.reshape(-1))
+
+    return product
+
+
+def _made_again(inner: Inner, steps: Sequence[Tensor | None], moments: Moments, done: int) -> Product:
+    """The same without holding on to the steps, of which no more than a piece is there at a time."""
+    moved, base, rates = [step is not None for step in steps], inner.base, inner.rates
+
+    def product(number: int, gradient: Tensor) -> Tensor | float:
+        if not moved[number]:
+            return 0.0
+        pieces = zip(*(torch.split(item.reshape(-1), _PIECE) for item in (gradient, *moments[number])), strict=True)
+        return torch.stack([torch.dot(piece, base.again(held, done, rates[number])) for piece, *held in pieces]).sum()
+
+    return product
+
+
 def _query(
-    inner: Inner, loss: Callable[[Batch], Tensor], query: Batch, taken: Sequence[Sequence[Tensor | None]]
+    inner: Inner, loss: Callable[[Batch], Tensor], query: Batch, taken: Sequence[Product]
 ) -> tuple[Tensor, Tensor]:
     """Query loss, and <its gradient, step> for each inner step and group [T, G]."""
     weights = inner.weights
@@ -109,10 +137,8 @@ def _query(
 
         def hook(parameter: Tensor) -> None:
             assert parameter.grad is not None
-            for row, steps in zip(products, taken, strict=True):
-                step = steps[number]
-                if step is not None:
-                    row[group] = row[group] + torch.dot(parameter.grad.reshape(-1), step.reshape(-1))
+            for row, product in zip(products, taken, strict=True):
+                row[group] = row[group] + product(number, parameter.grad)
             parameter.grad = None
 
         return hook

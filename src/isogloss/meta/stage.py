@@ -18,6 +18,17 @@ from isogloss.tasks.heads import Encoded, Head
 from isogloss.training.defaults import Optimisation, optimisation
 
 STARTS = ("xmaml", "fomaml", "reptile", "auxiliary")
+# What starts have no use for, and its default.
+_RULES_ALONE: Mapping[str, Any] = {
+    "options": {},
+    "by": "layer",
+    "base": None,
+    "head_learning_rate": None,
+    "clip": 1.0,
+    "checkpoint": False,
+    "query_size": None,
+    "roles": "fixed",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +99,11 @@ class MetaStage:
             if getattr(self, name) not in choices:
                 raise IsoglossError(
                     f"Meta-training option {name}={getattr(self, name)!r} must be {' or '.join(choices)}."
+                )
+        for name, usual in _RULES_ALONE.items():
+            if self.method in STARTS and getattr(self, name) != usual:
+                raise IsoglossError(
+                    f"Meta-training option {name}={getattr(self, name)!r} is for update rules; leave it out with the method {self.method}."
                 )
         if self.base is not None and self.base not in BASES:
             raise IsoglossError(f"The base step '{self.base}' is unknown; use one of {', '.join(BASES)}.")
@@ -197,11 +213,13 @@ def check_memory(
         for name, parameter in zip(parts.weights.names, parts.weights.parameters, strict=True)
         if name.startswith("backbone/")
     )
+    start = stage.method in STARTS
     shape = Shape(
         fast=parts.weights.size,
         frozen=whole - backbone_size,
-        moments=parts.base.moments,
-        inner_steps=stage.inner_steps,
+        # Starts step by SGD inside, and keep nothing of these steps when of first order; `copies` has their outer Adam.
+        moments=0 if start else parts.base.moments,
+        inner_steps=1 if start and not second_order else stage.inner_steps,
         second_order=second_order,
         checkpoint=stage.checkpoint,
         copies=copies,
@@ -213,4 +231,4 @@ def check_memory(
     # The model itself is there already.
     free = free_memory(parts.weights.device) if stage.memory is None else stage.memory
     own = (parts.weights.size + whole - backbone_size) * 4
-    return refuse_too_large(shape, None if free is None else free + own if stage.memory is None else free)
+    return refuse_too_large(shape, None if free is None else free + own if stage.memory is None else free, start=start)

@@ -21,12 +21,13 @@ from isogloss.meta.episodes import LanguageDraws, by_language
 from isogloss.meta.initialisations import auxiliary as auxiliary_step
 from isogloss.meta.initialisations import fomaml, reptile, xmaml
 from isogloss.meta.learn import identity
+from isogloss.meta.memory import Estimate
 from isogloss.meta.objective import twice_differentiable
 from isogloss.meta.stage import STARTS, MetaStage, Parts, build_parts, check_memory
 from isogloss.modules import ModuleConfig, TransferModule, format_module
 from isogloss.storage import read_json
 from isogloss.tasks import Example, Task
-from isogloss.tasks.heads import Encoded
+from isogloss.tasks.heads import Encoded, Head, make_head
 from isogloss.training.config import FitConfig, LossResult, TrainedPart
 from isogloss.training.evaluation import rebuild_head
 from isogloss.training.fit import fit
@@ -89,7 +90,8 @@ def learn_start(
     given = begin(task, source, auxiliary, targets, language_modules, out, overwrite=overwrite)
     task, target, sources = given.task, given.target, given.sources
     first = Path(start) if start is not None else target / _FIRST
-    if not (first / "module.json").is_file():
+    if start is None and not (first / "module.json").is_file():
+        _refuse_early(backbone, task, auxiliary, config, stage, language_modules)
         own = [module for module in language_modules if module.info.language in sources]
         _fine_tune(backbone, task, source, config, stage, first, own, data_name, split, progress)
     saved = load_module(first, backbone)
@@ -101,20 +103,14 @@ def learn_start(
         head.requires_grad_(True)
         set_weights(saved, backbone, module, head, full=stage.train == "all")
         parts = build_parts(backbone, module, head, stage, language_modules)
-        run = _Run(parts, stage)
-        rows = by_language(auxiliary, partial(head.encode, budget=parts.stack.text_budget))
-        second = stage.method == "xmaml"
-        if second:
-            check_smooth(head, "--method xmaml", "--method fomaml")
-        everything = [row for part in rows.values() for row in part]
-        memory = check_memory(parts, stage, everything, second_order=second, copies=4)
+        run, rows, draws, memory = _ready(parts, head, auxiliary, stage)
         roots: dict[str, nn.Module] = {"module": module, "head": head}
         if stage.train == "all":
             roots["backbone"] = backbone.model
         result = fit(
             run.config(),
             parts=[TrainedPart("start", list(parts.weights.parameters))],
-            batches=LanguageDraws(rows, batches=run.batches, size=stage.batch_size, seed=stage.seed),
+            batches=draws,
             loss=run.loss,
             modules=roots,
             computing=[parts.stack],
@@ -158,6 +154,37 @@ def learn_start(
         **given.outcome(result, memory.total),
         "parameters": parts.weights.size,
     }
+
+
+def _ready(
+    parts: Parts, head: Head, auxiliary: Sequence[Example], stage: MetaStage
+) -> tuple["_Run", dict[str, list[Encoded]], LanguageDraws, Estimate]:
+    """How to step, the rows, their draws and the memory; refuses what cannot be run."""
+    second = stage.method == "xmaml"
+    if second:
+        check_smooth(head, "--method xmaml", "--method fomaml")
+    run = _Run(parts, stage)
+    rows = by_language(auxiliary, partial(head.encode, budget=parts.stack.text_budget))
+    draws = LanguageDraws(rows, batches=run.batches, size=stage.batch_size, seed=stage.seed)
+    everything = [row for part in rows.values() for row in part]
+    return run, rows, draws, check_memory(parts, stage, everything, second_order=second, copies=4)
+
+
+def _refuse_early(
+    backbone: Backbone,
+    task: Task,
+    auxiliary: Sequence[Example],
+    config: ModuleConfig,
+    stage: MetaStage,
+    language_modules: Sequence[TransferModule],
+) -> None:
+    """Refuses what cannot be run before the fine-tuning that stands in front of it, with parts like those to come."""
+    module = new_module(config, backbone, seed=stage.seed, labels=task.labels or ())
+    head = make_head(stage.head, task, backbone, default_seed=stage.seed, **dict(stage.head_options))
+    try:
+        _ready(build_parts(backbone, module, head, stage, language_modules), head, auxiliary, stage)
+    finally:
+        backbone.freeze()
 
 
 def _fine_tune(
