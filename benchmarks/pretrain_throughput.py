@@ -100,7 +100,9 @@ def main() -> None:
             ("useful share, %", shares),
         )
     ]
-    print_table(("", "median", "range"), rows, title=f"{options.layers} layers of {options.width}", right=(1, 2), keep=(0,))
+    print_table(
+        ("", "median", "range"), rows, title=f"{options.layers} layers of {options.width}", right=(1, 2), keep=(0,)
+    )
     write_json(options.json, {"gflops": rates, "tokens_per_second": speeds, "share": shares})
 
 

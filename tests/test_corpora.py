@@ -2,6 +2,7 @@ import gzip
 import json
 import multiprocessing
 import os
+import random
 import signal
 import sys
 import time
@@ -444,6 +445,21 @@ def test_rare_characters_are_left_to_bytes_and_common_ones_are_not(trained):
     assert "☃" not in "".join(tokenizer.get_vocab())
     assert "<0xE2>" in tokenizer.tokenize("☃")
     assert not any(piece.startswith("<0x") for piece in tokenizer.tokenize("дом"))
+
+
+def test_a_vocabulary_is_the_same_each_time(world_text):
+    """`tokenizers` sums in the order of hash tables; ids and scores must not depend on it."""
+    once, again = (train_tokenizer({"deu_Latn": [world_text]}, vocab_size=500) for _ in range(2))
+    assert once.backend_tokenizer.to_str() == again.backend_tokenizer.to_str()
+
+
+@pytest.fixture
+def world_text(tmp_path):
+    draw = random.Random(0)
+    words = ["".join(draw.choices("abcdefgh", k=4)) for _ in range(40)]
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(" ".join(draw.choices(words, k=12)) for _ in range(80)), encoding="utf-8")
+    return path
 
 
 def test_vocabulary_too_small(trained):

@@ -14,7 +14,7 @@ from isogloss.errors import IsoglossError
 from isogloss.modules import create_module, parse_module
 from isogloss.stack import Bank, Stack
 from isogloss.tasks import Example, get_task
-from isogloss.tasks.heads import default_head, head_from_json, make_head, truncation, words_without_state
+from isogloss.tasks.heads import Prediction, default_head, head_from_json, make_head, truncation, words_without_state
 from isogloss.tasks.metrics.spans import text_spans
 
 
@@ -220,6 +220,25 @@ def test_the_published_generation_length_is_a_switch(fresh: Callable[[str], Back
         lengths[name] = max(map(head.new_tokens, rows))
     assert lengths["published"] == 20 and lengths["given"] == 7
     assert lengths["ours"] >= max(len(row.target) for row in rows)
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder-decoder"])
+def test_the_last_piece_of_a_long_question_can_count(fresh: Callable[[str], Backbone], kind: str) -> None:
+    backbone, examples = fresh(kind), CASES["qa"]()[:1]
+    whole = make_head("text", get_task("qa"), backbone, max_length=4096).encode(examples, budget=None)[0]
+    limit = len(whole.input_ids) // 2
+    head = make_head("text", get_task("qa"), backbone, max_length=limit, published_windows=True, max_new_tokens=4)
+    rows = head.encode(examples, budget=None)
+    assert len(rows) >= 3 and {row.example for row in rows} == {0} and not any(row.lost for row in rows)
+    assert all(len(row.input_ids) <= limit for row in rows)
+    if kind == "encoder-decoder":  # but for the end token of each piece, the pieces are the text
+        assert [token for row in rows for token in row.input_ids[:-1]] == list(whole.input_ids[:-1])
+        assert {row.target for row in rows} == {whole.target}
+        cut = make_head("text", get_task("qa"), backbone, max_length=len(whole.input_ids) - 3)
+        assert len(cut.encode(examples, budget=None)) == 1
+    said = [Prediction(text=f"answer {number}") for number in range(len(rows))]
+    assert head.decode(examples, rows, said) == [f"answer {len(rows) - 1}"]
+    assert make_head("text", get_task("qa"), backbone, **head.options()).published_windows
 
 
 REFUSALS = [

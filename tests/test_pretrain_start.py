@@ -1,6 +1,7 @@
 """How pre-training starts: silent blocks over counted embeddings, their own learning rate, texts that count several times."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from isogloss.corpora import ParallelCorpus
 from isogloss.errors import IsoglossError
 from isogloss.stack import Stack
 from isogloss.training.architectures import fresh_model
+from isogloss.training.first_embeddings import borrowed_embeddings
 from isogloss.training.pretrain import pretrain, wrap_model
 from isogloss.training.recipe import Recipe, read_recipe
 from tests._corpora_tools import word_tokenizer
@@ -103,3 +105,66 @@ def test_a_wrong_folder_entry_is_named(tmp_path: Path, line: str, said: str) -> 
     )
     with pytest.raises(IsoglossError, match=said):
         read_recipe(path)
+
+
+@pytest.fixture(scope="module")
+def wide(world: Path) -> Path:
+    """A backbone of 24 dimensions with a smaller vocabulary, to take embeddings from."""
+    shape = {"hidden": 24, "layers": 1, "heads": 2, "ffn": 32, "max_length": 64}
+    made = recipe(world, name="wide", model=shape, pool=None, tokenizer={"vocabulary": 400}, precision="fp32")
+    pretrain(made, world / "wide", cache_dir=world / "cache")
+    return world / "wide"
+
+
+def test_embeddings_from_another_model(world: Path, wide: Path, tmp_path: Path) -> None:
+    """Pieces that both know keep their place among one another; special tokens go by role, others are means."""
+    source = load_backbone(wide, dtype="fp32")
+    same = recipe(world, pool=None, model={"hidden": 24, "layers": 1, "heads": 2, "ffn": 32, "max_length": 64})
+    for name in ("wide", "narrow"):
+        made = same if name == "wide" else recipe(world, pool=None)
+        target = wrap_model("x", fresh_model(made, _tokenizer(world)), _tokenizer(world))
+        found = borrowed_embeddings(source, target)
+        assert found.shape == (target.vocabulary_size, target.hidden_size)
+        assert torch.equal(found, borrowed_embeddings(source, target))
+        known, other = source.tokenizer.get_vocab(), target.tokenizer.get_vocab()
+        shared = sorted(set(known) & set(other))
+        unknown = sorted(set(other) - set(known))
+        assert len(shared) > 100 and len(unknown) > 50
+        table = source.model.get_input_embeddings().weight.detach().float()
+        wanted, got = table[[known[p] for p in shared]], found[[other[p] for p in shared]]
+        if name == "wide":
+            ratio = wanted / got
+            torch.testing.assert_close(ratio, ratio[0, 0].expand_as(ratio), rtol=1e-3, atol=1e-3)
+            piece = next(p for p in unknown if p.isalpha())
+            ids = source.tokenizer(piece, add_special_tokens=False).input_ids
+            torch.testing.assert_close(table[ids].mean(0) / found[other[piece]], ratio[0], rtol=1e-3, atol=1e-3)
+        else:
+            # Inner products are those of the best projection: what is lost is no more than the smallest directions hold.
+            lost = torch.linalg.svdvals(table)[target.hidden_size :].square().sum().sqrt()
+            scale = (wanted @ wanted.T).norm() / (got @ got.T).norm()
+            assert float((wanted @ wanted.T - scale * (got @ got.T)).norm()) < float(lost * table.norm())
+
+
+def test_a_recipe_takes_embeddings_from_a_model(world: Path, wide: Path, tmp_path: Path) -> None:
+    facts = pretrain(recipe(world, pool=None, embeddings=f"from:{wide}"), tmp_path / "out", cache_dir=world / "cache")
+    assert facts["steps"] == 6 and f"from:{wide}" in (tmp_path / "out" / "README.md").read_text()
+    with pytest.raises(IsoglossError, match="at least 48 dimensions"):
+        shape = {"hidden": 48, "layers": 1, "heads": 2, "ffn": 32, "max_length": 64}
+        pretrain(
+            recipe(world, pool=None, model=shape, embeddings=f"from:{wide}"), tmp_path / "b", cache_dir=world / "cache"
+        )
+
+
+@pytest.mark.parametrize("value", ["from:", "counts"])
+def test_unknown_first_embeddings_are_refused(world: Path, value: str) -> None:
+    with pytest.raises(ValueError, match="random, cooccurrence or from:NAME"):
+        recipe(world, embeddings=value)
+
+
+def _tokenizer(world: Path) -> Any:
+    """That of the usual recipe; it is in the cache after the first time."""
+    from isogloss.training.pretrain import _start, _text_files
+
+    made = recipe(world, pool=None)
+    files = {code: _text_files(made, code) for code in made.codes}
+    return _start(made, files, world / "cache", lambda text: None)[0].tokenizer

@@ -1,5 +1,8 @@
 """Study files and plans: what they mean, and one sentence with file and line for what is wrong with them."""
 
+import json
+import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,8 @@ import pytest
 from pydantic import BaseModel
 
 from isogloss.errors import IsoglossError
-from isogloss.study.plan import axes_in_use, make_plan
+from isogloss.study.calibrate import estimate
+from isogloss.study.plan import make_plan
 from isogloss.study.reading import read_marked, read_study
 from isogloss.study.spec import LanguageStageSpec, TaskStageSpec
 from isogloss.study.status import read_status
@@ -57,7 +61,7 @@ def refused(folder: Path, *changes: str, text: str = GOOD) -> str:
 def test_a_plan_counts_each_step_once(tmp_path: Path) -> None:
     plan = planned(tmp_path)
     assert plan.counts() == {"task": 6, "evaluation": 18}  # de, sk, and the source
-    assert axes_in_use(plan) == ["cell", "task_module"]
+    assert {point["factors"]["cell"] for point in plan.points} == {"head", "TA", "TP"}
     assert planned(tmp_path, "targets=[de, sk, German]").counts() == plan.counts()
     # Another way to write the same thing is the same step.
     same = planned(tmp_path, 'grid.task_adapter="adapter:8,nonlinearity=relu"')
@@ -147,7 +151,11 @@ def test_variables_have_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("stage: {steps: 5}", "exclude: [{}]", r"an empty rule, which fits everything"),
         ("  cell: [head, TA, TP]", "  cell: LA+TA", r"has no text for the source eng_Latn"),
         ("  cell: [head, TA, TP]", "  cell: base", r"asks for the cell base, in which nothing is trained"),
-        ("  cell: [head, TA, TP]", "  cell: []", r"line 4, has a wrong value for 'grid.cell'"),
+        (
+            "  cell: [head, TA, TP]",
+            "  cell: []",
+            r"line 4, has a wrong value for 'grid.cell' \(\[\]\): it must hold at least one value",
+        ),
         ("  seed: [1, 2]", "  update: clever", r"names the update rule 'clever', which `updates` does not describe"),
     ],
 )
@@ -215,6 +223,56 @@ def test_stages_offer_what_training_takes(spec: type[BaseModel], stage: Any) -> 
 def test_recipes_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = read_study(path)
     assert study.description and study.name == path.stem
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_plan_without_the_network(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("a plan asked the network")
+
+    root = path.parents[2]
+    shared = Path(os.environ.get("ISOGLOSS_SHARED", root.parent / "shared"))
+    if "ISOGLOSS_SHARED" in path.read_text() and not (shared / "data" / "sib200").is_dir():
+        pytest.skip("the shared data are not here")
+    monkeypatch.setenv("ISOGLOSS_SHARED", str(shared))
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    plan = make_plan(*read_marked(path), ahead=True)
+    asked = {name for step in plan.steps.values() if step.kind == "task" for name in step.inputs["data"].values()}
+    assert plan.steps and plan.points
+    # What could not be looked at is named.
+    assert all(any(name in note for note in plan.notes) for name in asked if name.startswith("hub:"))
+    if path.stem in ("s1-v1", "s2", "s3", "s4"):
+        found = estimate(plan)
+        assert not found.seconds and found.problems
+
+
+def test_backbones_that_are_still_to_be_made(tmp_path: Path) -> None:
+    absent = "grid.backbone=[bundled:encoder,runs/no/such]"
+    assert "names the folder 'runs/no/such', which does not exist" in refused(tmp_path, absent)
+    plan = make_plan(*read_marked(write(tmp_path), [absent]), ahead=True)
+    assert any("runs/no/such" in note for note in plan.notes) and len(plan.points) == 12
+
+
+def test_published_quirks_are_switches(tmp_path: Path) -> None:
+    quirks = ("double_language_prompt", "generate_20_tokens", "cut_targets", "last_window", "source_dev_loss")
+    text = GOOD.replace("[head, TA, TP]", "[TP, LP+TP, LP+TA]").replace("encoder", "encoder-decoder")
+    for code in ("en", "de", "sk"):
+        write(tmp_path, "Some text.\n", f"{code}.txt")
+    text += f"language: {{text: {tmp_path}}}\n"
+
+    def stages(**chosen: bool) -> dict[str, Any]:
+        plan = planned(tmp_path, text=text + f"quirks: {json.dumps(chosen)}\n")
+        return {p["factors"]["cell"]: plan.steps[p["step"]].spec["stage"] for p in plan.points if p["seed"] == 1}
+
+    assert stages(**dict.fromkeys(quirks, False)) == {cell: {"steps": 5} for cell in ("TP", "LP+TP", "LP+TA")}
+    double = stages(double_language_prompt=True)
+    assert {cell for cell, stage in double.items() if stage.get("double_language_prompt")} == {"LP+TP", "LP+TA"}
+    assert stages(generate_20_tokens=True)["TP"]["head_options"] == {"published_generation": True}
+    assert stages(cut_targets=True)["TP"]["head_options"] == {"published_targets": True}
+    assert stages(last_window=True)["TP"]["head_options"] == {"published_windows": True}
+    assert stages(source_dev_loss=True)["TP"]["select"] == "loss"
 
 
 def test_the_offline_recipe_plans(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ def pretrain(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file; see recipes/pretrain/.")],
     out: o.Out,
     checkpoint_minutes: Annotated[
-        float, typer.Option("--checkpoint-minutes", min=0.05, help="Time between checkpoints.")
+        float, typer.Option("--checkpoint-minutes", min=0, help="Time between checkpoints; 0 saves after every step.")
     ] = 5.0,
     threads: o.Threads = None,
     overwrite: o.Overwrite = False,

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,7 +41,7 @@ def plan(
     json: o.Json = False,
 ) -> None:
     """Show what a study will do: every step once, what each trains and stores, and how long it should take."""
-    made, store = _planned(study, changes)
+    made, store = _planned(study, changes, ahead=True)
     estimate: Any = None
     if measure:
         _quiet_libraries()
@@ -107,17 +108,32 @@ def run(
     address: Annotated[
         str | None, typer.Option("--ray-address", help="Of the cluster [RAY_ADDRESS, else a local one].")
     ] = None,
+    launch: Annotated[
+        str | None,
+        typer.Option(
+            "--launch",
+            metavar="COMMAND",
+            help="Train each module on several processes, such as 'torchrun --nproc-per-node 2'; one worker then.",
+        ),
+    ] = None,
     json: o.Json = False,
 ) -> None:
     """Run a study: finished steps are kept, killed or stopped runs lose nothing, a failed step stops only what needs it."""
     from isogloss.cli._inputs import one_of
 
     one_of(engine, "--engine", ("local", "ray"))
+    if launch is not None:
+        from isogloss.study.launched import launcher
+
+        launcher(launch)
+        if engine == "ray":
+            raise IsoglossError("--launch: the processes share one machine's GPUs; leave out --engine ray.")
     made, store = _planned(study, changes, create=True)
     assert store is not None
     from isogloss.study.runner import run_plan
 
-    hands, cores, devices = _machine(workers, threads)
+    hands, cores, devices = _machine(workers or (1 if launch else None), threads)
+    devices = [] if launch else devices  # The processes share out the GPUs themselves.
     chosen: Any
     if engine == "ray":
         from isogloss.study.ray_engine import RayEngine
@@ -127,8 +143,9 @@ def run(
         from isogloss.study.engine import LocalEngine
 
         chosen = LocalEngine(store.folder, threads=cores, logs=store.folder / "runs", devices=devices)
+    options = {"launch": launch, "threads": cores} if launch else {}
     say(f"{made.name}: {counted(len(made.steps), 'step')} in {store.folder}, {counted(hands, 'worker')}")
-    result = run_plan(made, store, chosen, workers=hands, command=_command(), tell=say)
+    result = run_plan(made, store, chosen, workers=hands, options=options, command=_command(), tell=say)
     if json:
         print_json({"study": made.name, "store": store.folder, **vars(result)})
     else:
@@ -190,6 +207,12 @@ def report(
     study: _File,
     changes: _Set = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the report [report in the store].")] = None,
+    pool_texts: Annotated[
+        int,
+        typer.Option(
+            "--pool-texts", min=0, help="Texts of each language that prompt pools are measured on; 0 leaves them out."
+        ),
+    ] = 32,
     json: o.Json = False,
 ) -> None:
     """Write the report of a study: an HTML page, Markdown, CSV and LaTeX tables."""
@@ -205,6 +228,11 @@ def report(
     data = collect(store, made, command=_command(), commit=code_version())
     if not data.scores:
         raise IsoglossError(f"The store '{store.folder}' has no finished score yet; run the study first.")
+    if pool_texts:
+        from isogloss.study.pools import pool_attention
+
+        pools, lacking = pool_attention(store, made, pool_texts, say)
+        data = replace(data, pools=pools, missing=[*data.missing, *lacking])
     target = out or store.folder / "report"
     written = write_study_report(data, target)
     if json:
@@ -219,7 +247,9 @@ def report(
     )
 
 
-def _planned(study: Path, changes: list[str] | None, *, create: bool = False) -> "tuple[Plan, Store | None]":
+def _planned(
+    study: Path, changes: list[str] | None, *, create: bool = False, ahead: bool = False
+) -> "tuple[Plan, Store | None]":
     from isogloss.study.reading import read_marked
 
     spec, marks = read_marked(study, changes or ())
@@ -229,7 +259,7 @@ def _planned(study: Path, changes: list[str] | None, *, create: bool = False) ->
 
     folder = _store_folder(spec)
     store = Store(folder) if (folder / "store.json").exists() else None
-    made = make_plan(spec, marks)
+    made = make_plan(spec, marks, ahead=ahead)
     return made, Store(folder, create=True, name=spec.name) if create else store
 
 

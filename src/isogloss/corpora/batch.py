@@ -39,6 +39,23 @@ class ObjectiveBatch:
             self.labels.to(device),
         )
 
+    def __getitem__(self, rows: slice) -> "ObjectiveBatch":
+        """Some of its rows, with their labels."""
+        decoder = self.decoder_input_ids
+        width = (self.input_ids if decoder is None else decoder).shape[1]
+        count = len(self.input_ids)
+        places = torch.full((count,), -1)
+        places[rows] = torch.arange(len(range(count)[rows]))
+        place = places[self.label_positions // width]
+        kept = place >= 0
+        return ObjectiveBatch(
+            self.input_ids[rows],
+            self.attention_mask[rows],
+            None if decoder is None else decoder[rows],
+            (place * width + self.label_positions % width)[kept],
+            self.labels[kept],
+        )
+
     @property
     def token_count(self) -> int:
         """Tokens that the model reads, without padding (encoder and decoder side together)."""

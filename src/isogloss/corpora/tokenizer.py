@@ -19,6 +19,9 @@ _BYTES = tuple(f"<0x{value:02X}>" for value in range(256))
 # Far below every piece's log-probability: a byte piece is reached by fallback, never by text that spells it.
 _BYTE_SCORE = -1000.0
 _ASCII = tuple(map(chr, range(33, 127)))
+# Of log-probabilities; the noise of a sum lies far below.
+_SCORE_DIGITS = 6
+_UNMET_STEP = 1e-4
 
 
 def train_tokenizer(
@@ -96,7 +99,23 @@ def train_tokenizer(
     )
     tokenizer.train_from_iterator((normalise.normalize_str(text).translate(rare) for text in sample()), trainer)
     learned = [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"] if piece != "<unk>"]
-    return _assemble(fixed, learned[:room], normalise, kind, sentinels, max_length)
+    return _assemble(fixed, _canonical(learned[:room]), normalise, kind, sentinels, max_length)
+
+
+def _canonical(learned: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The same pieces in an order that does not hang on the process.
+
+    `tokenizers` sums over hash tables, so the last digits of a score, and with them the order of ties, differ from run to run.
+    Characters that it never met get the lowest score plus multiples of 0.0001, in the order of a hash set: here all get the lowest.
+    """
+    lowest = min(score for _, score in learned)
+
+    def settled(piece: str, score: float) -> float:
+        place = (score - lowest) / _UNMET_STEP
+        unmet = len(piece) == 1 and place < len(learned) and abs(place - round(place)) < 1e-5
+        return round(lowest if unmet else score, _SCORE_DIGITS)
+
+    return sorted(((piece, settled(piece, score)) for piece, score in learned), key=lambda item: (-item[1], item[0]))
 
 
 def _assemble(

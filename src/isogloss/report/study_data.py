@@ -75,12 +75,21 @@ class GateTable:
 
 @dataclass(frozen=True)
 class PoolAttention:
-    """Mean attention of each language over the keys of a prompt pool: attention[language][key]."""
+    """Mean attention of each language over the keys of a prompt pool.
+
+    Attributes:
+        step: Content key of the step that trained it; empty where no step did.
+        label: What a person reads.
+        languages: Codes, L of them.
+        attention: [L][M]; rows sum to 1.
+        source: Which texts it was measured on, one sentence.
+    """
 
     step: str
     label: str
     languages: Sequence[str]
     attention: Sequence[Sequence[float]]
+    source: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from pathlib import Path
 from isogloss.errors import IsoglossError
 from isogloss.report.drawing import Figure, standalone
 from isogloss.report.page import Block, Details, Facts, Page, Paragraph, Section, write_page
+from isogloss.report.pool_clusters import agreement_table, attention_map, cluster_languages, dendrogram
 from isogloss.report.study_compare import TaskResult, compare
-from isogloss.report.study_data import StudyData
+from isogloss.report.study_data import PoolAttention, StudyData
 from isogloss.report.study_distance import Links, links_of
 from isogloss.report.study_figures import (
     cost_figure,
@@ -45,7 +46,7 @@ from isogloss.report.study_tables import (
     summary_table,
     trace_of,
 )
-from isogloss.report.study_training_figures import curve_figures, gate_figure, pool_figure
+from isogloss.report.study_training_figures import curve_figures, gate_figure
 from isogloss.report.study_words import (
     freezing_sentence,
     group_sentence,
@@ -132,7 +133,7 @@ def study_page(
                 block
                 for place, pool in enumerate(data.pools)
                 if len(pool.attention) and len(pool.attention[0])
-                for block in (pool_figure(pool, place), pool_table(pool))
+                for block in _pool_blocks(pool, place)
             ],
         ),
         Section("Learning curves", curve_figures(data.curves)),
@@ -162,6 +163,16 @@ def study_page(
         sections=[section for section in sections if section.blocks],
         trace=trace_of(data),
     )
+
+
+def _pool_blocks(pool: PoolAttention, place: int) -> list[Block]:
+    clusters = cluster_languages(pool)
+    several = len(pool.languages) > 1
+    origin = " ".join(filter(None, (pool.source, f"Step {pool.step}." if pool.step else "")))
+    blocks: list[Block] = [attention_map(f"pool-{place}", pool, clusters), pool_table(pool)]
+    if several:
+        blocks = [dendrogram(f"pool-tree-{place}", pool, clusters), agreement_table(clusters), *blocks]
+    return [*blocks, Paragraph(f"{pool.label}: {origin}")] if origin else blocks
 
 
 def _winners(results: Sequence[TaskResult], data: StudyData, notes: Sequence[str]) -> Section:

@@ -1,4 +1,4 @@
-"""Figures of what training left behind: learning curves, gates, prompt pools."""
+"""Figures of what training left behind: learning curves, gates; and how widely pools are used."""
 
 import math
 from collections import defaultdict
@@ -11,9 +11,6 @@ from isogloss.report.heat_map import heat_map
 from isogloss.report.line_plot import Line, line_plot
 from isogloss.report.study_data import GateTable, LearningCurve, PoolAttention
 from isogloss.report.study_figures import plain, slug
-from isogloss.report.study_index import language_names
-
-_MOST_KEYS = 64
 
 
 def curve_figures(curves: Sequence[LearningCurve]) -> list[Figure]:
@@ -68,28 +65,6 @@ def gate_figure(gates: GateTable, place: int) -> Figure:
         digits=2,
         alt=f"Most open on average: {highest} ({max(means):.2f}); most closed: {lowest} ({min(means):.2f}).",
         notes=["1 updates as plain training does, 0 leaves the weights alone.", f"Step {gates.step}."],
-    )
-
-
-def pool_figure(pool: PoolAttention, place: int) -> Figure:
-    """Languages x keys of a prompt pool, the most used keys first."""
-    table = np.asarray(pool.attention, dtype=np.float64)
-    order = np.argsort(-table.mean(axis=0), kind="stable")[:_MOST_KEYS]
-    names = language_names(pool.languages)
-    entropy = pool_entropy(pool)
-    widest, narrowest = int(np.argmax(entropy)), int(np.argmin(entropy))
-    left = table.shape[1] - len(order)
-    return heat_map(
-        f"pool-{place}",
-        f"Attention of languages over the keys of the prompt pool: {pool.label}",
-        [names[code] for code in pool.languages],
-        [str(key) for key in order],
-        table[:, order].tolist(),
-        scale="mean attention",
-        column_axis="key, most used first",
-        digits=2,
-        alt=f"{names[pool.languages[widest]]} spreads its attention widest, {names[pool.languages[narrowest]]} least.",
-        notes=([f"{left} less used keys are not drawn."] if left else []) + [f"Step {pool.step}."],
     )
 
 

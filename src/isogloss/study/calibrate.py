@@ -11,6 +11,7 @@ from isogloss.backbones import Backbone, load_backbone
 from isogloss.errors import IsoglossError
 from isogloss.modules import TransferModule, create_module, parse_module
 from isogloss.stack import Stack, TextBatch
+from isogloss.study import sources
 from isogloss.study.desk import Desk, training_rows
 from isogloss.study.steps import Plan, Step
 from isogloss.tasks import Example, Task
@@ -83,7 +84,11 @@ def estimate(plan: Plan, *, limit_seconds: float = 30.0, tell: Callable[[str], N
         if step.kind not in ("language", "task"):
             continue
         shape = _shape(step)
-        if shape not in measured and step.inputs["backbone"] not in desk.broken:
+        if (away := _away(step)) is not None:
+            # A plan fetches nothing.
+            problem = f"{away} is not on this machine"
+            out.problems += [] if problem in out.problems else [problem]
+        elif shape not in measured and step.inputs["backbone"] not in desk.broken:
             if time.monotonic() - began > limit_seconds and _slowest(measured, shape) is not None:
                 measured[shape] = _slowest(measured, shape)  # type: ignore[assignment]
             else:
@@ -105,6 +110,14 @@ def estimate(plan: Plan, *, limit_seconds: float = 30.0, tell: Callable[[str], N
             out.seconds[step.key] = rows * cost.row_seconds
             out.stored[step.key] = 200 + 24 * rows
     return out
+
+
+def _away(step: Step) -> str | None:
+    """The backbone or data set of a training that would have to be fetched or made first."""
+    if not sources.backbone_is_here(step.inputs["backbone"]):
+        return str(step.inputs["backbone"])
+    data = step.inputs["data"].values() if step.kind == "task" else ()
+    return next((name for name in data if not sources.data_is_here(name)), None)
 
 
 def _shape(step: Step) -> Any:
@@ -221,11 +234,9 @@ class _Desk:
 
     def count(self, step: Step) -> int:
         """Rows that an evaluation scores, by the lines of its file."""
-        from isogloss.study import sources
-
         key = (step.inputs["data"], step.spec["language"], step.spec["split"])
         if key not in self._counts:
-            self._counts[key] = sources.row_count(*key)
+            self._counts[key] = sources.row_count(*key) if sources.data_is_here(key[0]) else 0
         return min(self._counts[key], step.spec.get("limit") or self._counts[key])
 
 

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from isogloss.backbones import Backbone, load_backbone
 from isogloss.errors import IsoglossError
 from isogloss.formats import load_module
@@ -18,6 +20,7 @@ from isogloss.storage import write_json, write_text
 from isogloss.study.steps import FORMAT, Job, Step
 from isogloss.study.store import CURVE, MODULE, RECORD, Store
 from isogloss.tasks import Example, Task, get_task, read
+from isogloss.training._processes import writes
 from isogloss.training.progress import Progress
 
 _READS = 256
@@ -58,6 +61,12 @@ class Desk:
             self.tell(f"loading {name}")
             self.loaded, self.name = load_backbone(name), name
         return self.loaded
+
+    def let_go(self) -> None:
+        """Gives up the backbone: its memory is needed elsewhere."""
+        self.loaded, self.name = None, ""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def examples(self, data: str, code: str, split: str, task: Task, limit: int | None, bad_rows: str) -> list[Example]:
         """Labelled rows; read once as long as they are in use."""
@@ -133,7 +142,9 @@ class _Told(Progress):
 
 
 def keep_training(step: Step, job: Job, desk: Desk, out: Path, began: float, made: Mapping[str, Any]) -> None:
-    """Gathers what a training made: its module, its curve, its record."""
+    """Gathers what a training made: its module, its curve, its record; of several processes the main one does."""
+    if not writes():
+        return
     out.mkdir(parents=True, exist_ok=True)
     (desk.store.work(step.key) / MODULE).replace(out / MODULE)
     history = made.get("history", [])

@@ -1,12 +1,15 @@
 """Doing a job: what a worker calls."""
 
 import time
+from dataclasses import replace
 
 from isogloss.errors import IsoglossError
 from isogloss.study.desk import Desk, Outcome
+from isogloss.study.launched import is_launched, launch
 from isogloss.study.scoring import score
 from isogloss.study.steps import Job
 from isogloss.study.trainings import learn_updates, train_languages, train_tasks
+from isogloss.study.worker import disk_is_full
 from isogloss.training._interrupts import Interrupted
 
 _KINDS = {"language": train_languages, "update": learn_updates, "task": train_tasks, "evaluation": score}
@@ -33,12 +36,16 @@ def execute(job: Job, desk: Desk) -> list[Outcome]:
         return [Outcome(step.key) for step in job.steps]
     failed: dict[str, Outcome] = {}
     try:
+        if is_launched(one := replace(job, steps=steps)):
+            launch(one, desk)
         made, failed = _KINDS[steps[0].kind](steps, job, desk)
         if made:
             desk.store.publish(job.group, made)
     except Interrupted:
         raise
     except IsoglossError as problem:
+        if disk_is_full(problem):
+            raise
         failed = {step.key: Outcome(step.key, str(problem)) for step in steps}
     share = (time.monotonic() - began) / len(steps)
     return [failed.get(step.key, Outcome(step.key, seconds=share)) for step in job.steps]

@@ -1,7 +1,6 @@
 """From a study to its plan: every step once, keyed by its content, and which points use it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 from isogloss.errors import IsoglossError
@@ -17,22 +16,24 @@ _ALL = "all"
 _PAIRWISE = 20  # So many languages are named in a note at most.
 
 
-def make_plan(study: Study, marks: Marks | None = None) -> Plan:
+def make_plan(study: Study, marks: Marks | None = None, *, ahead: bool = False) -> Plan:
     """Plans a study: nothing is loaded or run.
 
     Args:
         study: From `read_study`.
         marks: Where its values stand, for errors.
+        ahead: Look at nothing on the Hub and allow folders that are not there yet; a note names what is taken on trust.
 
     Raises:
         IsoglossError: Something that the study names does not exist, or no point is left.
     """
-    return _Planner(study, marks or Marks()).plan()
+    return _Planner(study, marks or Marks(), ahead).plan()
 
 
 class _Planner:
-    def __init__(self, study: Study, marks: Marks) -> None:
-        self.study, self.marks = study, marks
+    def __init__(self, study: Study, marks: Marks, ahead: bool) -> None:
+        self.study, self.marks, self.ahead = study, marks, ahead
+        self.unseen: dict[str, None] = {}
         self.out = Plan(
             study.name,
             study.description,
@@ -53,11 +54,30 @@ class _Planner:
         self._tests: dict[str, list[tuple[str, str, str, str]]] = {}
 
     def plan(self) -> Plan:
+        for name in self.study.grid.backbone:
+            if not sources.can_be_backbone(name):
+                if not self.ahead:
+                    where = self.marks.at(("grid", "backbone"))
+                    raise IsoglossError(
+                        f"{where} names the folder '{name}', which does not exist; make that backbone first."
+                    )
+                self.unseen.setdefault(name)
         for point in points(self.study, self.marks):
             self._add(point)
         for reason, codes in self.lacking.items():
             self._lack(reason, list(codes))
+        if self.unseen:
+            names = ", ".join(self.unseen)
+            self.out.notes.append(
+                f"on the Hub or not there yet, so not looked at: {names}; the run skips languages that they lack"
+            )
         return self.out
+
+    def _identity(self, data: str, code: str, split: str) -> str | None:
+        if not self.ahead or sources.data_is_here(data):
+            return sources.data_identity(data, code, split)
+        self.unseen.setdefault(data)
+        return sources.unseen_identity(data, code, split)
 
     def _lack(self, reason: str, codes: Sequence[str]) -> None:
         shown = ", ".join(codes[:_PAIRWISE]) + (f" and {len(codes) - _PAIRWISE} more" if len(codes) > _PAIRWISE else "")
@@ -102,7 +122,7 @@ class _Planner:
             if all(code != done for done, _, _ in evaluations):
                 for name, given, split in self._named_tests(section):
                     where = sources.data_for(given, code)
-                    if sources.data_identity(where, code, split):
+                    if self._identity(where, code, split):
                         evaluations.append(
                             (code, name, self._evaluation(point, section, key, parts[code], code, name, where, split))
                         )
@@ -138,7 +158,7 @@ class _Planner:
                 )
             for code in wanted:
                 where = sources.data_for(data, code)
-                if sources.data_identity(where, code, split) is None:
+                if self._identity(where, code, split) is None:
                     self.lacking.setdefault(f"no split '{split}' for {name} in '{where}'", {})[code] = None
                     continue
                 found.append((code, test, where, split))
@@ -201,6 +221,8 @@ class _Planner:
             options["published_generation"] = True
         if quirks.cut_targets and writes:
             options["published_targets"] = True
+        if quirks.last_window and writes:
+            options["published_windows"] = True
         if options:
             merged["head_options"] = options
         if quirks.double_language_prompt and point.cell.startswith("LP"):
@@ -221,7 +243,7 @@ class _Planner:
             for split, kept in ((section.train, trained), (section.dev, dev)):
                 if split is None:
                     continue
-                identity = sources.data_identity(data[code], code, split)
+                identity = self._identity(data[code], code, split)
                 if identity is None:
                     raise IsoglossError(
                         f"{self.marks.at(('tasks', point.task, 'data'))} names '{data[code]}', which has no split '{split}' for "
@@ -302,7 +324,7 @@ class _Planner:
         identities = {}
         for code in language_codes(asked.auxiliary, self.study, ("updates", point.update, "auxiliary"), self.marks):
             data[code] = sources.data_for(asked.data or section.data, code)
-            identity = sources.data_identity(data[code], code, asked.split)
+            identity = self._identity(data[code], code, asked.split)
             if identity is None or code in point.source:
                 reason = "is the source" if code in point.source else f"has no split '{asked.split}' in '{data[code]}'"
                 raise IsoglossError(f"{where} names the auxiliary {code}, which {reason}; name another language.")
@@ -356,7 +378,7 @@ class _Planner:
                 "task": task,
                 "language": code,
                 "part": part["key"] if part else None,
-                "data": sources.data_identity(data, code, split),
+                "data": self._identity(data, code, split),
                 "split": split,
                 "limit": section.limit_test,
                 "metric": section.metric,
@@ -372,14 +394,3 @@ class _Planner:
         }
         label = f"score {point.task} {point.cell} {'+'.join(point.source)} seed {point.seed} on {code}"
         return self._step("evaluation", label, spec, inputs, needs, f"scores-{task}")
-
-
-def axes_in_use(plan: Plan) -> list[str]:
-    """Factors that differ between points, in the order of `Point`."""
-    names = [item.name for item in fields(Point)]
-    seen: dict[str, set[Any]] = {}
-    for point in plan.points:
-        for name, value in point["factors"].items():
-            seen.setdefault(name, set()).add(value)
-    order = {name: number for number, name in enumerate(names)}
-    return sorted((name for name, values in seen.items() if len(values) > 1), key=lambda name: order.get(name, 99))

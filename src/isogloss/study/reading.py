@@ -211,5 +211,5 @@ def _explain(problem: ValidationError, marks: Marks) -> str:
     if first["type"] == "missing":
         return f"{marks.at(path[:-1])} lacks the key '{name}'; add it (docs/studies.md)."
     reason = str(first["msg"]).removeprefix("Input ").removeprefix("Value error, ")
-    reason = reason[:1].lower() + reason[1:]
+    reason = "must hold at least one value" if first["type"] == "too_short" else reason[:1].lower() + reason[1:]
     return f"{marks.at(path)} has a wrong value for '{name}' ({first['input']!r}): it {reason}."

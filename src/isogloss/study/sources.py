@@ -77,6 +77,20 @@ def backbone_kind(name: str) -> str | None:
     return family.kind if family else None
 
 
+def backbone_is_here(name: str) -> bool:
+    """Whether a backbone can be loaded without the network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if _backbone_folder(name) is not None:
+        return True
+    return can_be_backbone(name) and isinstance(try_to_load_from_cache(name, "config.json"), str)
+
+
+def can_be_backbone(name: str) -> bool:
+    """Whether a name is that of a folder or may be a Hub id, which has an owner and a name and no more."""
+    return _backbone_folder(name) is not None or name.count("/") < 2
+
+
 def backbone_card(name: str) -> dict[str, Any]:
     """What a backbone of ours says about itself; nothing for others."""
     place = _backbone_folder(name)
@@ -153,6 +167,16 @@ def languages_in(data: str) -> dict[str, str]:
     return available(data)
 
 
+def data_is_here(data: str) -> bool:
+    """Whether a data set can be looked at without the network."""
+    return data == "bundled:parallel" or Path(data).expanduser().is_dir()
+
+
+def unseen_identity(data: str, code: str, split: str) -> str:
+    """Content key of one split of one language of a data set that is known by name only."""
+    return content_key({"hub": data, "language": code, "split": split})[:16]
+
+
 @cache
 def data_identity(data: str, code: str, split: str) -> str | None:
     """Content key of one split of one language; None when it is not there."""
@@ -161,7 +185,7 @@ def data_identity(data: str, code: str, split: str) -> str | None:
         return None
     root = package_data() / "parallel" if data == "bundled:parallel" else Path(data).expanduser()
     if not root.is_dir():
-        return content_key({"hub": data, "language": folders[code], "split": split})[:16]
+        return unseen_identity(data, code, split)
     found = _split_file(data, code, split)
     return digest(found)[:16] if found else None
 

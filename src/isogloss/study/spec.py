@@ -202,12 +202,14 @@ class Quirks(Strict):
         double_language_prompt: LP+TP feeds the language prompt twice in training and once in generation.
         generate_20_tokens: Generation stops after 20 tokens.
         cut_targets: Targets are cut to a fixed length.
+        last_window: A text that is too long is read in pieces, and the last one's answer counts.
         source_dev_loss: The best step is chosen by the loss on source dev data.
     """
 
     double_language_prompt: bool = False
     generate_20_tokens: bool = False
     cut_targets: bool = False
+    last_window: bool = False
     source_dev_loss: bool = False
 
 

@@ -170,18 +170,22 @@ class Store:
     # -- who works on what ---------------------------------------------------------------------------------------------
 
     @contextmanager
-    def claim(self, group: str) -> Iterator[bool]:
+    def claim(self, group: str, wait: float = 0.0) -> Iterator[bool]:
         """Tries to become the one process that works on a group.
 
         The lock belongs to the operating system: it is free again the moment its process ends, however it ends, so a claim
         cannot go stale.
+
+        Args:
+            group: The group.
+            wait: Seconds to wait for another process to end.
 
         Yields:
             Whether it is ours.
         """
         path = self.folder / "claims" / f"{group}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path, timeout=0)
+        lock = FileLock(path, timeout=wait)
         try:
             lock.acquire()
         except Timeout:

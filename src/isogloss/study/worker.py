@@ -63,7 +63,7 @@ class Worker:
         except Interrupted:
             return {"stopped": True}
         except Exception as problem:
-            if _disk_is_full(problem):
+            if disk_is_full(problem):
                 return {
                     "fatal": f"The disk of the store '{self.desk.store.folder}' is full; free some space and run the study again."
                 }
@@ -76,7 +76,8 @@ def _failed(key: str, problem: Exception) -> Answer:
     return {"key": key, "error": text, "again": not user, "seconds": 0.0}
 
 
-def _disk_is_full(problem: BaseException | None) -> bool:
+def disk_is_full(problem: BaseException | None) -> bool:
+    """Whether this is why something failed; then nothing else will work either."""
     while problem is not None:
         if getattr(problem, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(problem):
             return True

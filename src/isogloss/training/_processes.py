@@ -89,6 +89,11 @@ class Processes:
             self.accelerator.wait_for_everyone()
 
 
+def writes() -> bool:
+    """Whether this process writes results: the main one, or one that is alone."""
+    return not PartialState._shared_state or bool(PartialState().is_main_process)
+
+
 def launched_device() -> torch.device:
     """Returns the device of this process: its own GPU under a launcher, else the first one, else the CPU."""
     device: torch.device = PartialState().device

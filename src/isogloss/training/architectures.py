@@ -30,7 +30,7 @@ def fresh_model(recipe: Recipe, tokenizer: Any) -> Any:
         torch.manual_seed(recipe.seed)
         build = {"encoder": _encoder, "decoder": _decoder, "encoder-decoder": _encoder_decoder}[recipe.kind]
         model = build(recipe, tokenizer)
-    if recipe.embeddings == "cooccurrence":
+    if recipe.embeddings != "random":
         _silence_blocks(model)
     return model
 

@@ -13,7 +13,7 @@ SCHEDULES = ("linear", "constant", "cosine", "inverse-sqrt")
 PRECISIONS = ("fp32", "bf16")
 
 # Fields that change what is shown or kept, not what is learned: a resumed run may differ in them.
-_COSMETIC = ("checkpoint_every", "checkpoint_seconds", "log_every", "tracker")
+_COSMETIC = ("checkpoint_every", "checkpoint_seconds", "log_every", "tracker", "split_batches")
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,8 @@ class FitConfig:
         checkpoint_seconds: Seconds between checkpoints; None goes by `checkpoint_every` only.
         log_every: Steps between entries in the history and the tracker.
         tracker: Name of an `accelerate` tracker ("tensorboard", "wandb" ...); None for none.
+        split_batches: Of several processes each takes some rows of every batch (which must offer `batch[slice]` and
+            `len`) instead of batches of its own, so that their number does not change what a step learns from.
     """
 
     steps: int | None = None
@@ -107,6 +109,7 @@ class FitConfig:
     checkpoint_seconds: float | None = 300.0
     log_every: int = 20
     tracker: str | None = None
+    split_batches: bool = False
 
     def __post_init__(self) -> None:
         """Raises IsoglossError for a value that cannot work."""

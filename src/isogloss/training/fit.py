@@ -168,7 +168,13 @@ class _Loop:
         self.update = update
         self.store, self.processes, self.progress, self.tracker = store, processes, progress, tracker
         self.device = trained[0].device
-        self.window = config.accumulation * processes.count
+        # Either each process has batches of its own, or its rows of every batch.
+        self.rows = (
+            slice(processes.rank, None, processes.count) if config.split_batches and processes.count > 1 else None
+        )
+        self.share = (processes.rank, processes.count) if self.rows is None else (0, 1)
+        self.window = config.accumulation * self.share[1]
+        self.alone = self.window == 1 and self.rows is None
         self.steps = config.steps or batches.steps_in(config.epochs or 0.0, self.window)
         self.warmup = warmup_steps(config.warmup, self.steps)
         self.now = _Counters()
@@ -228,12 +234,16 @@ class _Loop:
         self.optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         count, tokens, done = 0.0, 0, 0
-        for batch in self.batches.window(self.window, self.processes.rank, self.processes.count):
+        for batch in self.batches.window(self.window, *self.share):
+            if self.rows is not None:
+                batch = batch[self.rows]
+                if not len(batch):
+                    continue
             with self.autocast():
                 result = self.loss(batch)
             # A window of one batch is divided before the backward pass: the same bits as a plain loop over
             # means.
-            divisor = max(float(result.count), 1.0) if self.window == 1 else 1.0
+            divisor = max(float(result.count), 1.0) if self.alone else 1.0
             if result.total.requires_grad:
                 torch.autograd.backward(result.total / divisor)
             total += result.total.detach()
@@ -244,7 +254,7 @@ class _Loop:
             summed = self.processes.sum(torch.tensor([count, tokens], dtype=torch.float64, device=self.device)).tolist()
             total, count, tokens = self.processes.sum(total), summed[0], int(summed[1])
             self.processes.sum_gradients(self.trained)
-        if self.window > 1:
+        if not self.alone:
             gradients = [parameter.grad for parameter in self.trained if parameter.grad is not None]
             if gradients:
                 torch._foreach_div_(gradients, max(count, 1.0))

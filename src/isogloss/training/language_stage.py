@@ -10,7 +10,6 @@ import torch
 from isogloss.backbones import Backbone
 from isogloss.corpora import TokenStore, stream_generator, tokenise
 from isogloss.errors import IsoglossError
-from isogloss.formats import save_module
 from isogloss.languages import Language
 from isogloss.modules import ModuleConfig, TransferModule, format_module
 from isogloss.stack import Stack
@@ -19,7 +18,7 @@ from isogloss.training.defaults import Optimisation, check_given, optimisation
 from isogloss.training.fit import fit
 from isogloss.training.lm_batches import objective_batch
 from isogloss.training.new_module import new_module
-from isogloss.training.outputs import claim_output
+from isogloss.training.outputs import claim_output, save_output
 from isogloss.training.pretrain import step_loss
 from isogloss.training.pretrain_stream import PretrainStream, make_objective
 from isogloss.training.progress import Progress
@@ -137,7 +136,7 @@ def train_language(
         **done.facts,
     }
     module.info.scores = {"held_out": metrics}
-    save_module(module, target, overwrite=True)
+    save_output(module, target)
     return {
         "module": str(target),
         "language": language.code,
@@ -295,6 +294,7 @@ def _fit_config(stage: LanguageStage, how: Optimisation) -> FitConfig:
         seed=stage.seed,
         keep_best=False,
         checkpoint_seconds=120.0,
+        split_batches=True,
         tracker=stage.tracker,
     )
 

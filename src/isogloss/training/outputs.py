@@ -3,6 +3,9 @@
 from pathlib import Path
 
 from isogloss.errors import IsoglossError
+from isogloss.formats import save_module
+from isogloss.modules import TransferModule
+from isogloss.training._processes import writes
 from isogloss.training.checkpoint import discard_checkpoints
 
 _OURS = {".checkpoint"}
@@ -32,3 +35,9 @@ def claim_output(folder: str | Path, *, overwrite: bool = False) -> Path:
             f"The output folder '{target}' already holds '{others[0]}'; choose another one, or replace it with --overwrite."
         )
     return target
+
+
+def save_output(module: TransferModule, target: Path) -> None:
+    """Puts a trained module in its claimed folder; of several processes the main one does."""
+    if writes():
+        save_module(module, target, overwrite=True)

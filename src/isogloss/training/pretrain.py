@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from isogloss.backbones import Backbone, fingerprint, load_backbone
 from isogloss.backbones.attention import use_own_attention
@@ -24,22 +25,23 @@ from isogloss.corpora import (
     tokenise,
     train_tokenizer,
 )
-from isogloss.corpora.cooccurrence import cooccurrence_embeddings
 from isogloss.errors import IsoglossError
 from isogloss.stack import Stack
-from isogloss.storage import content_key, file_digest, load_tensors, new_folder, save_tensors, write_json, write_text
+from isogloss.storage import content_key, file_digest, new_folder, write_json, write_text
+from isogloss.training._processes import writes
 from isogloss.training.architectures import fresh_model
+from isogloss.training.checkpoint import has_checkpoint
 from isogloss.training.config import FitConfig, FitResult, LossResult, TrainedPart
+from isogloss.training.first_embeddings import set_first_embeddings
 from isogloss.training.fit import fit
 from isogloss.training.lm_batches import objective_batch, segment_vectors
 from isogloss.training.outputs import claim_output
 from isogloss.training.pool_setup import add_pool
 from isogloss.training.pretrain_card import model_card
+from isogloss.training.pretrain_estimate import estimate
 from isogloss.training.pretrain_stream import PretrainStep, PretrainStream, make_objective
 from isogloss.training.progress import Progress
 from isogloss.training.recipe import Recipe
-
-_EMBEDDING_STD = 0.05
 
 
 def pretrain(
@@ -92,17 +94,17 @@ def pretrain(
             times=[source.times for source in recipe.parallel],
             cache_dir=cache_dir,
         )
-    splits = {
-        code: store.split(min(recipe.validation_documents, max(1, store.document_count // 10)))
-        for code, store in stores.items()
-    }
-    if recipe.embeddings == "cooccurrence" and not recipe.start_from:
-        _set_embeddings(backbone, [train for train, _ in splits.values()], parallel, recipe, cache_dir, tell)
+    splits = {code: _split(store, recipe.validation_documents, code) for code, store in stores.items()}
+    set_first_embeddings(backbone, [train for train, _ in splits.values()], parallel, recipe, cache_dir, tell)
     if recipe.pool:
         add_pool(backbone, recipe.pool, recipe.codes, recipe.seed)
     backbone.unfreeze()
     stack = Stack(backbone, [])
     _check_room(recipe, stack)
+    if progress and not has_checkpoint(target):
+        progress.note(
+            estimate(recipe, stack, {code: train for code, (train, _) in splits.items()}, parallel, step_loss)
+        )
     result = fit(
         FitConfig(
             steps=recipe.steps,
@@ -126,13 +128,14 @@ def pretrain(
     )
     validation = validation_losses(stack, {code: held for code, (_, held) in splits.items()}, recipe)
     facts = _facts(recipe, backbone, result, validation, {code: store.token_count for code, store in stores.items()})
-    with new_folder(target, overwrite=True) as folder:
-        save_pool(folder, backbone.model)
-        with without_pool(backbone.model):
-            backbone.model.to(torch.bfloat16).save_pretrained(folder)
-        backbone.tokenizer.save_pretrained(folder)
-        write_json(folder / "isogloss.json", facts)
-        write_text(folder / "README.md", model_card(recipe, facts))
+    if writes():
+        with new_folder(target, overwrite=True) as folder:
+            save_pool(folder, backbone.model)
+            with without_pool(backbone.model):
+                backbone.model.to(torch.bfloat16).save_pretrained(folder)
+            backbone.tokenizer.save_pretrained(folder)
+            write_json(folder / "isogloss.json", facts)
+            write_text(folder / "README.md", model_card(recipe, facts))
     return {"backbone": str(target), **facts}
 
 
@@ -194,6 +197,13 @@ def validation_losses(stack: Stack, held: Mapping[str, TokenStore], recipe: Reci
     return losses
 
 
+def _split(store: TokenStore, validation: int, code: str) -> tuple[TokenStore, TokenStore]:
+    try:
+        return store.split(min(validation, max(1, store.document_count // 10)))
+    except IsoglossError as problem:
+        raise IsoglossError(f"The text in {code}: {problem}") from problem
+
+
 def _check_room(recipe: Recipe, stack: Stack) -> None:
     longest = max(stage.length for stage in recipe.stages)
     if stack.text_budget is not None and longest > stack.text_budget:
@@ -230,20 +240,22 @@ def _start(
         digests = {code: [file_digest(path) for path in paths] for code, paths in files.items()}
         wanted = {**recipe.tokenizer.model_dump(), "kind": recipe.kind, "texts": digests, "seed": recipe.seed}
         kept = Path(cache_dir or default_cache()) / "tokenizers" / content_key(wanted)[:32]
-        if not kept.is_dir():
-            tell(f"tokenizer of {recipe.tokenizer.vocabulary} tokens")
-            tokenizer = train_tokenizer(
-                files,
-                vocab_size=recipe.tokenizer.vocabulary,
-                kind=recipe.kind,
-                alpha=recipe.tokenizer.alpha,
-                sentinels=recipe.tokenizer.sentinels,
-                max_characters=recipe.tokenizer.max_characters,
-                max_length=recipe.model.max_length,
-                seed=recipe.seed,
-            )
-            with new_folder(kept) as folder:
-                tokenizer.save_pretrained(folder)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(kept.parent / f".{kept.name}.lock")):  # of several processes one trains it
+            if not kept.is_dir():
+                tell(f"tokenizer of {recipe.tokenizer.vocabulary} tokens")
+                tokenizer = train_tokenizer(
+                    files,
+                    vocab_size=recipe.tokenizer.vocabulary,
+                    kind=recipe.kind,
+                    alpha=recipe.tokenizer.alpha,
+                    sentinels=recipe.tokenizer.sentinels,
+                    max_characters=recipe.tokenizer.max_characters,
+                    max_length=recipe.model.max_length,
+                    seed=recipe.seed,
+                )
+                with new_folder(kept) as folder:
+                    tokenizer.save_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(kept)
         backbone = wrap_model(recipe.name, fresh_model(recipe, tokenizer), tokenizer)
     tell("tokenising")
@@ -264,33 +276,6 @@ def wrap_model(name: str, model: Any, tokenizer: Any) -> Backbone:
         resolve_sites(model, family),
         fingerprint(model, model.config),
     )
-
-
-def _set_embeddings(
-    backbone: Backbone,
-    stores: list[TokenStore],
-    parallel: ParallelCorpus | None,
-    recipe: Recipe,
-    cache_dir: str | Path | None,
-    tell: Callable[[str], None],
-) -> None:
-    """First embeddings from co-occurrence counts, kept in the cache: they cost minutes and a resumed run needs them again."""
-    wanted = {
-        "stores": [(store.folder.name, store.token_count) for store in stores],
-        "pairs": parallel.sizes if parallel else {},
-        "parallel": [source.model_dump() for source in recipe.parallel],
-        "dim": backbone.hidden_size,
-        "seed": recipe.seed,
-    }
-    kept = Path(cache_dir or default_cache()) / "embeddings" / f"{content_key(wanted)[:32]}.safetensors"
-    if not kept.is_file():
-        tell("first embeddings from co-occurrence")
-        vectors = cooccurrence_embeddings(
-            stores, parallel, backbone.vocabulary_size, backbone.hidden_size, std=_EMBEDDING_STD, seed=recipe.seed
-        )
-        save_tensors(kept, {"vectors": vectors})
-    with torch.no_grad():
-        backbone.model.get_input_embeddings().weight.copy_(load_tensors(kept)["vectors"])
 
 
 def _facts(

@@ -38,6 +38,15 @@ class PretrainStep:
     batch: ObjectiveBatch | ContrastBatch
     languages: Sequence[str] | Sequence[tuple[str, str]] | None = None
 
+    def __len__(self) -> int:
+        return len(self.batch.input_ids if isinstance(self.batch, ObjectiveBatch) else self.batch.first.input_ids)
+
+    def __getitem__(self, rows: slice) -> "PretrainStep":
+        """Some rows of it; a contrast needs all of its rows together."""
+        if not isinstance(self.batch, ObjectiveBatch):
+            raise TypeError("a contrast cannot be shared out row by row")
+        return PretrainStep(self.objective, self.batch[rows], self.languages and self.languages[rows])
+
 
 def make_objective(name: str, tokenizer: Any, length: int, backbone: Any, rate: float = 0.15) -> Any:
     """Builds the objective called `name` for rows of `length` tokens."""

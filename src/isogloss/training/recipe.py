@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from isogloss.errors import IsoglossError
 from isogloss.languages import resolve
 
+# In front of the name of the model that first embeddings are taken from.
+FROM_MODEL = "from:"
 _VARIABLE = re.compile(r"\$\{(\w+)(?::([^}]*))?\}")
 
 
@@ -78,7 +80,8 @@ class Recipe(_Strict):
         parallel: Folders with aligned text, `<language>.jsonl[.gz]` with `key` and `text`; likewise.
         pivot: Only pairs with this language.
         start_from: A backbone to continue (its tokenizer and weights) instead of a fresh one.
-        embeddings: How input embeddings start.
+        embeddings: How input embeddings start: `random`, `cooccurrence` (counted from the text), or `from:NAME`, the vectors of
+            another model for the pieces that both know.
         embedding_rate: Their learning rate as a multiple of the others'; 0 keeps them as they start.
         pool: A prompt pool that is trained with the model, as a module spec (`pool:256x4`).
         alpha: Smoothing exponent of the mixture of languages.
@@ -97,7 +100,7 @@ class Recipe(_Strict):
     start_from: str | None = None
     tokenizer: TokenizerRecipe = TokenizerRecipe()
     model: ModelRecipe = ModelRecipe()
-    embeddings: Literal["random", "cooccurrence"] = "random"
+    embeddings: str = "random"
     pool: str | None = None
     embedding_rate: float = Field(default=1.0, ge=0)
     objectives: list[ObjectiveRecipe] = Field(min_length=1)
@@ -118,6 +121,14 @@ class Recipe(_Strict):
     def _folders(cls, value: Any) -> Any:
         if isinstance(value, list):
             return [{"folder": item} if isinstance(item, str) else item for item in value]
+        return value
+
+    @field_validator("embeddings")
+    @classmethod
+    def _first(cls, value: str) -> str:
+        borrowed = value.startswith(FROM_MODEL) and value != FROM_MODEL
+        if not borrowed and value not in ("random", "cooccurrence"):
+            raise ValueError("expected random, cooccurrence or from:NAME")
         return value
 
     @property
@@ -158,7 +169,10 @@ def read_recipe(path: str | Path) -> Recipe:
         recipe = Recipe(**_expand(content))
     except ValidationError as problem:
         raise IsoglossError(_explain(source, text, problem)) from problem
-    recipe.codes  # noqa: B018 - raises for an unknown language
+    try:
+        recipe.codes  # noqa: B018 - raises for an unknown language
+    except IsoglossError as problem:
+        raise IsoglossError(f"The recipe '{source}' has a wrong value for 'languages': {problem}") from problem
     if recipe.pool:
         # Only here, as it brings torch along.
         from isogloss.training.pool_setup import pool_config

@@ -11,11 +11,10 @@ from typing import Any
 from isogloss.backbones import Backbone
 from isogloss.corpora import tokenise
 from isogloss.errors import IsoglossError
-from isogloss.formats import save_module
 from isogloss.modules import ModuleConfig, format_module
 from isogloss.training.language_stage import LanguageStage, check_tokenizer, train_on_text
 from isogloss.training.new_module import new_module
-from isogloss.training.outputs import claim_output
+from isogloss.training.outputs import claim_output, save_output
 from isogloss.training.pool_setup import told_languages
 from isogloss.training.progress import Progress
 
@@ -89,7 +88,7 @@ def train_shared(
         **done.facts,
     }
     module.info.scores = {"held_out": done.metrics}
-    save_module(module, target, overwrite=True)
+    save_output(module, target)
     return {
         "module": str(target),
         "languages": codes,

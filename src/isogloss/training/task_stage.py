@@ -12,7 +12,6 @@ from torch import nn
 
 from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
-from isogloss.formats import save_module
 from isogloss.modules import ModuleConfig, TransferModule, format_module
 from isogloss.stack import Bank, Stack
 from isogloss.storage import content_key
@@ -25,7 +24,7 @@ from isogloss.training.fit import fit
 from isogloss.training.inference import Predictor
 from isogloss.training.language_stage import EVERY, language_of
 from isogloss.training.new_module import new_module
-from isogloss.training.outputs import claim_output
+from isogloss.training.outputs import claim_output, save_output
 from isogloss.training.pretrain import with_module_loss
 from isogloss.training.progress import Progress
 from isogloss.training.update import Update
@@ -212,7 +211,7 @@ def keep_task(
         **result,
     }
     module.info.scores = {"dev": dict(metrics)}
-    save_module(module, target, overwrite=True)
+    save_output(module, target)
     return {
         "module": str(target),
         "task": module.info.task,
@@ -372,6 +371,7 @@ class _Trainer:
             precision=self.stage.precision,  # type: ignore[arg-type]
             seed=self.stage.seed,
             checkpoint_seconds=120.0,
+            split_batches=True,
             tracker=self.stage.tracker,
         )
 

@@ -40,6 +40,8 @@ class TextToText(Head):
         published_generation: Generate 20 tokens at most, as the published code did.
         published_targets: Cut targets to the template's length (30 tokens for NER), as the published code
             did.
+        published_windows: Cut a question's text that is too long into pieces that do not overlap; each is a row, and the
+            last one's answer counts, as in the published code. Otherwise the context is cut.
     """
 
     name = "text"
@@ -55,6 +57,7 @@ class TextToText(Head):
         max_new_tokens: int | None = None,
         published_generation: bool = False,
         published_targets: bool = False,
+        published_windows: bool = False,
     ) -> None:
         super().__init__(task, backbone, max_length=max_length)
         if backbone.kind == "encoder":
@@ -68,6 +71,7 @@ class TextToText(Head):
         self.template = get_template(task, template)
         self.max_new_tokens = max_new_tokens
         self.published_generation, self.published_targets = published_generation, published_targets
+        self.published_windows = published_windows and task.kind == "qa"
         own = getattr(self.template, "inner", self.template)
         words = list(own.words.values()) if isinstance(own, LabelTemplate) else []
         self._longest_word = max((len(ids) for ids in self._target_ids(words)), default=0)
@@ -82,6 +86,7 @@ class TextToText(Head):
             "max_new_tokens": self.max_new_tokens,
             "published_generation": self.published_generation,
             "published_targets": self.published_targets,
+            **({"published_windows": True} if self.published_windows else {}),
         }
 
     def _target_ids(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
@@ -99,22 +104,26 @@ class TextToText(Head):
         rows = []
         for number, (example, ids) in enumerate(zip(examples, sources, strict=True)):
             lost = 0
-            fitted = example
-            if room is not None and len(ids) + extra > room:
+            fitted, pieces = example, [ids]
+            if self.published_windows and room is not None and len(ids) + extra > room:
+                # `decode` keeps what it reads last.
+                pieces = [ids[start : start + room - extra] for start in range(0, len(ids), room - extra)]
+            elif room is not None and len(ids) + extra > room:
                 fitted, lost = self.coder.fit(
                     example,
                     lambda item: len(self.coder.tokens([self.template.source(item)])[0]) + extra,
                     room,
                 )
-                ids = self.coder.tokens([self.template.source(fitted)])[0]
-            row = self.coder.single([*ids, *self._separator], room, closing=False)
-            target = self._target(fitted)
-            if limit is not None and self.coder.is_decoder and len(row.ids) + len(target) > limit:
-                lost += len(row.ids) + len(target) - limit
-                target = target[: limit - len(row.ids)]
-            rows.append(
-                Encoded(number, row.ids, row.types, target=target, language=example.language, lost=lost + row.lost)
-            )
+                pieces = [self.coder.tokens([self.template.source(fitted)])[0]]
+            for piece in pieces:
+                row = self.coder.single([*piece, *self._separator], room, closing=False)
+                target = self._target(fitted)
+                if limit is not None and self.coder.is_decoder and len(row.ids) + len(target) > limit:
+                    lost += len(row.ids) + len(target) - limit
+                    target = target[: limit - len(row.ids)]
+                rows.append(
+                    Encoded(number, row.ids, row.types, target=target, language=example.language, lost=lost + row.lost)
+                )
         return rows
 
     def _reserve(self, limit: int) -> int:
