@@ -113,6 +113,10 @@ class TokenStore:
         """
         return BlockView(self.tokens, length)
 
+    def hold_out(self, documents: int) -> tuple["TokenStore", "TokenStore"]:
+        """`split` with at most so many documents for validation, and no more than a tenth of a small text."""
+        return self.split(min(documents, max(1, self.document_count // 10)))
+
     def split(self, validation: int | float) -> tuple["TokenStore", "TokenStore"]:
         """Splits off the last documents for validation.
 

@@ -195,10 +195,7 @@ def train_on_text(
         alpha: Smoothing exponent of the mixture of languages.
         progress: Where to show progress.
     """
-    splits = {
-        code: store.split(min(stage.validation_documents, max(1, store.document_count // 10)))
-        for code, store in stores.items()
-    }
+    splits = {code: store.hold_out(stage.validation_documents) for code, store in stores.items()}
     stack = Stack(backbone, [module])
     how = optimisation(
         backbone,

@@ -199,7 +199,7 @@ def validation_losses(stack: Stack, held: Mapping[str, TokenStore], recipe: Reci
 
 def _split(store: TokenStore, validation: int, code: str) -> tuple[TokenStore, TokenStore]:
     try:
-        return store.split(min(validation, max(1, store.document_count // 10)))
+        return store.hold_out(validation)
     except IsoglossError as problem:
         raise IsoglossError(f"The text in {code}: {problem}") from problem
 
