@@ -10,7 +10,7 @@ from torch import Tensor
 
 from isogloss.backbones import Backbone
 from isogloss.modules import create_module, parse_module
-from isogloss.stack import Stack
+from isogloss.stack import Bank, Stack
 from isogloss.tasks import Example, get_task
 from isogloss.tasks.heads import make_head
 from isogloss.tasks.heads._words import shared_beginnings
@@ -97,6 +97,36 @@ def test_decoder_scores_equal_full_logits(
     assert float(total) == pytest.approx(-float(found[index, gold].sum()), rel=1e-5)
     predicted = torch.tensor([prediction.scores for prediction in head.predict(stack, batch)])
     assert torch.allclose(predicted, found.log_softmax(-1), atol=1e-4)
+
+
+@pytest.mark.parametrize("placement", ["before", "after"])
+@torch.no_grad()
+def test_a_decoder_runs_each_text_once_for_all_its_label_words(placement: str, backbones: dict[str, Backbone]) -> None:
+    backbone = backbones["decoder"]
+    language = Bank([create_module(parse_module("adapter:4"), backbone, seed=seed) for seed in (1, 2)])
+    prompt = create_module(parse_module(f"prompt:3,init=uniform,placement={placement}"), backbone, seed=3)
+    with torch.no_grad():
+        for parameter in language.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)))
+    stack = Stack(backbone, [language, prompt])
+    head = make_head("verbaliser", get_task("topic"), backbone, by_language={"deu_Latn": GERMAN})
+    items = examples()
+    routes = {stack.slots[0].name: [number % 2 for number in range(len(items))]}
+    batch = head.collate(head.encode(items, budget=stack.text_budget), routes)
+    runs: list[tuple[int, ...]] = []
+    handle = backbone.body.register_forward_pre_hook(
+        lambda module, inputs, options: runs.append(tuple(options["inputs_embeds"].shape[:2])), with_kwargs=True
+    )
+    found = head.word_scores(stack, batch)
+    handle.remove()
+    longest = max(int(batch.text.attention_mask.sum(1).max()), 1) + 3
+    assert runs[0] == (len(items), longest)
+    assert len(runs) > 1
+    assert all(width < head.ids.longest() for _, width in runs[1:])
+    with torch.enable_grad():  # the plain way: every text once for each beginning of its words
+        plain = head.word_scores(stack, batch)
+    assert torch.allclose(found, plain, atol=1e-4)
+    assert float((found - found.mean(0)).abs().max()) > 1e-3
 
 
 def test_s2_text_prompt_and_end_token(backbones: dict[str, Backbone]) -> None:

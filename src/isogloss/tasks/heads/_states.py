@@ -12,6 +12,7 @@ from torch import Tensor
 
 from isogloss.modules import PromptAction
 from isogloss.stack import Stack, StackOutput, TextBatch
+from isogloss.stack.bank import Rows
 
 
 def continuation_states(stack: Stack, text: TextBatch, tokens: Tensor) -> StackOutput:
@@ -41,6 +42,70 @@ def continuation_states(stack: Stack, text: TextBatch, tokens: Tensor) -> StackO
     output = stack.run(TextBatch(ids[:, :used], mask[:, :used], routes=text.routes, query_mask=seen[:, :used]))
     places = lengths.unsqueeze(1) - 1 + torch.arange(count + 1, device=tokens.device)
     return _states(_pick(output.text_hidden, places), output.to_head)
+
+
+def branched_states(stack: Stack, text: TextBatch, tokens: Tensor, owners: Tensor) -> StackOutput:
+    """States [N, C + 1, d] of a decoder for N continuations of B texts; every text is run once.
+
+    Args:
+        stack: On a decoder.
+        text: B texts, right-padded, without an end token.
+        tokens: [N, C], padded with -1 on the right.
+        owners: [N], the text that each line continues.
+    """
+    lines, texts = len(tokens), len(text.input_ids)
+    if lines > texts and stack.backbone.family.prefix_cache and not torch.is_grad_enabled():
+        found = _cached_continuations(stack, text, tokens, owners)
+        if found is not None:
+            return found
+    routes = None if text.routes is None else {name: route[owners] for name, route in text.routes.items()}
+    again = TextBatch(text.input_ids[owners], text.attention_mask[owners], routes=routes)
+    return continuation_states(stack, again, tokens)
+
+
+def _cached_continuations(stack: Stack, text: TextBatch, tokens: Tensor, owners: Tensor) -> StackOutput | None:
+    """The texts' keys and values are kept; None where prompts number positions in their own way."""
+    from transformers import DynamicCache
+
+    rows = stack.rows(text)
+    cache = DynamicCache()
+    with stack.attached(rows):
+        # Padding in front, so that every continuation follows its text with nothing in between.
+        assembled = stack.assemble(text, rows, pad_left=True)
+        if assembled.positions is not None:
+            return None
+        texts = stack.backbone.body(
+            inputs_embeds=assembled.embeddings,
+            attention_mask=assembled.attention_mask,
+            past_key_values=cache,
+            use_cache=True,
+            **stack.position_ids(assembled.attention_mask),
+        ).last_hidden_state
+    width, real = texts.shape[1], tokens >= 0
+    routes = {name: route[owners] for name, route in (text.routes or {}).items()}
+    pieces = []
+    # As many continuations at a time as there are texts: each takes a copy of its text's keys and values.
+    for begin in range(0, len(tokens), len(text.input_ids)):
+        part = slice(begin, begin + len(text.input_ids))
+        owner = owners[part]
+        own = Rows(stack.slots, {name: route[part] for name, route in routes.items()}, len(owner))
+        copied = DynamicCache()
+        for number, layer in enumerate(cache.layers):
+            copied.update(layer.keys.index_select(0, owner), layer.values.index_select(0, owner), number)
+        with stack.attached(own):
+            ids = tokens[part].where(real[part], torch.full_like(tokens[part], stack.backbone.pad_id))
+            written = stack.assemble(TextBatch(ids, torch.ones_like(ids)), own, with_prompts=False)
+            mask = torch.cat((assembled.attention_mask[owner], real[part].long()), dim=1)
+            states = stack.backbone.body(
+                inputs_embeds=written.embeddings,
+                attention_mask=mask,
+                past_key_values=copied,
+                use_cache=True,
+                **{name: places[:, width:] for name, places in stack.position_ids(mask).items()},
+            ).last_hidden_state
+        pieces.append(torch.cat((texts[owner, -1:], states), dim=1))
+    everything = Rows(stack.slots, routes, len(tokens))
+    return _states(torch.cat(pieces), stack.head_map(everything))
 
 
 def _has_prompt_after(stack: Stack) -> bool:

@@ -16,10 +16,16 @@ from torch.nn import functional as F
 
 from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
-from isogloss.stack import Stack, StackOutput, TextBatch
+from isogloss.stack import Stack, StackOutput
 from isogloss.tasks.examples import Example
 from isogloss.tasks.heads._base import Head, need_labels, pad
-from isogloss.tasks.heads._states import continuation_states, last_states, target_states, token_log_probabilities
+from isogloss.tasks.heads._states import (
+    branched_states,
+    continuation_states,
+    last_states,
+    target_states,
+    token_log_probabilities,
+)
 from isogloss.tasks.heads._words import WordPart, label_ids, shared_beginnings
 from isogloss.tasks.heads.protocol import Encoded, Prediction, Routes, TaskBatch
 from isogloss.tasks.task import Task
@@ -316,15 +322,8 @@ class VerbaliserHead(Head):
             stems += kept
             source += [number] * len(kept)
         device = batch.text.input_ids.device
-        index = torch.tensor(source, device=device)
-        text = TextBatch(
-            batch.text.input_ids[index],
-            batch.text.attention_mask[index],
-            routes=None
-            if batch.text.routes is None
-            else {name: route[index] for name, route in batch.text.routes.items()},
-        )
-        states = continuation_states(stack, text, pad(stems, -1).to(device))
+        texts = torch.tensor(source, device=device)
+        states = branched_states(stack, batch.text, pad(stems, -1).to(device), texts)
         width = states.text_hidden.shape[1]
         steps = [
             [
