@@ -4,6 +4,7 @@ from isogloss.corpora.batch import ObjectiveBatch, pad_rows
 from isogloss.corpora.causal import CausalLM
 from isogloss.corpora.contrast import ContrastBatch, ContrastHalf, TranslationContrast, symmetric_info_nce
 from isogloss.corpora.cooccurrence import cooccurrence_embeddings
+from isogloss.corpora.hub_text import keep_hub_text
 from isogloss.corpora.masked import MaskedLM, Masker
 from isogloss.corpora.mixture import Draw, MixtureSampler, smoothed_shares, stream_generator, take_blocks
 from isogloss.corpora.parallel import PairBatch, ParallelCorpus, read_parallel
@@ -34,6 +35,7 @@ __all__ = [
     "TranslationLM",
     "cooccurrence_embeddings",
     "default_cache",
+    "keep_hub_text",
     "pad_rows",
     "raw_length_for",
     "read_parallel",

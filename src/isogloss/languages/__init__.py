@@ -14,6 +14,7 @@ from isogloss.languages._distance import (
     nearest,
 )
 from isogloss.languages._language import Language
+from isogloss.languages._pattern import fill_pattern
 from isogloss.languages._resolve import all_languages, resolve, resolve_folders, scripts
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "all_languages",
     "distance",
     "distances",
+    "fill_pattern",
     "nearest",
     "resolve",
     "resolve_folders",

@@ -50,7 +50,13 @@ class _FrozenHeadCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float | None
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        softcap: float | None,
+        each: Tensor | None,
     ) -> Tensor:
         precision = _precision(hidden)
         count, device = len(hidden), hidden.device
@@ -78,13 +84,16 @@ class _FrozenHeadCrossEntropy(torch.autograd.Function):
             wanted = weight[labels].to(precision)
             gathered.div_(total).sub_(wanted if not softcap else wanted * _softcap_slope(at_label, softcap))
             ctx.save_for_backward(gathered.to(hidden.dtype))
-        return (largest + total.log() - at_label).sum()
+        losses = largest + total.log() - at_label
+        if each is not None:
+            each.copy_(losses.squeeze(1))
+        return losses.sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, output_gradient: Tensor) -> Any:  # type: ignore[override]
         (gradient,) = ctx.saved_tensors
-        return gradient * output_gradient.to(gradient.dtype), None, None, None, None
+        return gradient * output_gradient.to(gradient.dtype), None, None, None, None, None
 
 
 def _softcap_slope(capped: Tensor, softcap: float) -> Tensor:
@@ -100,7 +109,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float | None
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        softcap: float | None,
+        each: Tensor | None,
     ) -> Tensor:
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
         precision = _precision(hidden)
@@ -115,7 +130,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             part, wanted = hidden[start : start + size], labels[start : start + size]
             logits = chunk_logits(part, weight, bias, softcap)
             normaliser = logits.logsumexp(-1)
-            total += (normaliser - logits.gather(1, wanted.unsqueeze(1)).squeeze(1)).sum()
+            losses = normaliser - logits.gather(1, wanted.unsqueeze(1)).squeeze(1)
+            if each is not None:
+                each[start : start + size] = losses
+            total += losses.sum()
             slope = _softcap_slope(logits, softcap) if softcap else None
             # In place: another tensor of this size costs more than the arithmetic.
             gradient = logits.sub_(normaliser.unsqueeze(1)).exp_()
@@ -147,11 +165,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             None if bias is None else (bias * output_gradient).to(bias_dtype),
             None,
             None,
+            None,
         )
 
 
 def cross_entropy_sum(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    softcap: float | None = None,
+    each: Tensor | None = None,
 ) -> Tensor:
     """Sum over N of `-log softmax(W h + b)[label]`, exact over the whole vocabulary.
 
@@ -161,10 +185,11 @@ def cross_entropy_sum(
         bias: [V] or None.
         labels: [N] token ids.
         softcap: c of `c tanh(x / c)`, or None.
+        each: [N], filled with what is summed, without gradient.
     """
     trains_head = torch.is_grad_enabled() and (weight.requires_grad or (bias is not None and bias.requires_grad))
     way = _ChunkedCrossEntropy if trains_head else _FrozenHeadCrossEntropy
-    return way.apply(hidden, weight.to(hidden.dtype), bias, labels, softcap)  # type: ignore[no-any-return,no-untyped-call]
+    return way.apply(hidden, weight.to(hidden.dtype), bias, labels, softcap, each)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def logsumexp(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None = None) -> Tensor:

@@ -195,11 +195,17 @@ class Stack(nn.Module):
 
     # -- LM head --------------------------------------------------------------------------------------------------
 
-    def lm_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Sum of cross-entropies over the whole vocabulary; `hidden` [N, d] from `StackOutput.at` or `.lm_last`, labels [N]."""
+    def lm_loss(self, hidden: Tensor, labels: Tensor, each: Tensor | None = None) -> Tensor:
+        """Sum of cross-entropies over the whole vocabulary.
+
+        Args:
+            hidden: [N, d], from `StackOutput.at` or `.lm_last`.
+            labels: [N].
+            each: [N], filled with the single cross-entropies, without gradient.
+        """
         with self.patched():
             bias, softcap = self._head_rest()
-            return head.cross_entropy_sum(hidden, self.backbone.head_weight, bias, labels, softcap)
+            return head.cross_entropy_sum(hidden, self.backbone.head_weight, bias, labels, softcap, each)
 
     def label_logits(self, hidden: Tensor, token_ids: Tensor) -> Tensor:
         """Logits [N, K] of K tokens only; multiplies by their rows of the vocabulary matrix and no others."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from isogloss.backbones.bundled import bundled_folder
 from isogloss.errors import IsoglossError
-from isogloss.languages import Language, resolve
+from isogloss.languages import Language, fill_pattern, resolve
 from isogloss.storage import content_key, file_digest, read_json
 from isogloss.tasks import available, canonical_split
 
@@ -104,12 +104,7 @@ def text_of(language: Language, folders: Sequence[str]) -> str | None:
     """The text of a language: a file, or `hub:ID...`; None where no folder has one."""
     for name in folders:
         if "{" in name:
-            filled = name.format(
-                code=language.code,
-                iso639_1=language.iso639_1 or language.iso639_3,
-                iso639_3=language.iso639_3,
-                name=language.name,
-            )
+            filled = fill_pattern(name, language)
             if filled.startswith("hub:") or Path(filled).is_file():
                 return filled
             continue

@@ -20,12 +20,14 @@ from isogloss.corpora import (
     ParallelCorpus,
     TokenStore,
     default_cache,
+    keep_hub_text,
     stream_generator,
     symmetric_info_nce,
     tokenise,
     train_tokenizer,
 )
 from isogloss.errors import IsoglossError
+from isogloss.languages import fill_pattern, resolve
 from isogloss.stack import Stack
 from isogloss.storage import content_key, file_digest, new_folder, write_json, write_text
 from isogloss.training._processes import writes
@@ -34,6 +36,7 @@ from isogloss.training.checkpoint import has_checkpoint
 from isogloss.training.config import FitConfig, FitResult, LossResult, TrainedPart
 from isogloss.training.first_embeddings import set_first_embeddings
 from isogloss.training.fit import fit
+from isogloss.training.language_losses import LanguageLosses
 from isogloss.training.lm_batches import objective_batch, segment_vectors
 from isogloss.training.outputs import claim_output
 from isogloss.training.pool_setup import add_pool
@@ -41,7 +44,7 @@ from isogloss.training.pretrain_card import model_card
 from isogloss.training.pretrain_estimate import estimate
 from isogloss.training.pretrain_stream import PretrainStep, PretrainStream, make_objective
 from isogloss.training.progress import Progress
-from isogloss.training.recipe import Recipe
+from isogloss.training.recipe import HUB, Recipe
 
 
 def pretrain(
@@ -70,7 +73,7 @@ def pretrain(
         IsoglossError: A text is missing, a language unknown, or the output folder holds something else.
     """
     target = claim_output(out, overwrite=overwrite)
-    files = {code: _text_files(recipe, code) for code in recipe.codes}
+    files = {code: _text_files(recipe, code, cache_dir) for code in recipe.codes}
     tell: Callable[[str], None] = progress.note if progress else (lambda text: None)
     identity = {
         "recipe": recipe.model_dump(exclude=None if recipe.pool else {"pool"}),
@@ -105,6 +108,9 @@ def pretrain(
         progress.note(
             estimate(recipe, stack, {code: train for code, (train, _) in splits.items()}, parallel, step_loss)
         )
+    by_language = LanguageLosses(recipe.codes)
+    if progress:
+        progress.details = by_language.line
     result = fit(
         FitConfig(
             steps=recipe.steps,
@@ -119,7 +125,7 @@ def pretrain(
         ),
         parts=_parts(backbone, recipe),
         batches=PretrainStream(recipe, {code: train for code, (train, _) in splits.items()}, parallel, backbone),
-        loss=lambda step: step_loss(stack, step),
+        loss=lambda step: step_loss(stack, step, by_language),
         modules={"backbone": backbone.model},
         computing=[stack],
         folder=target,
@@ -151,8 +157,8 @@ def _parts(backbone: Backbone, recipe: Recipe) -> list[TrainedPart]:
     return parts
 
 
-def step_loss(stack: Stack, step: PretrainStep) -> LossResult:
-    """The loss of one pre-training batch."""
+def step_loss(stack: Stack, step: PretrainStep, by_language: LanguageLosses | None = None) -> LossResult:
+    """The loss of one pre-training batch; batches whose rows have one language each are counted by language too."""
     device = stack.backbone.device
     batch = step.batch.to(device)
     if isinstance(batch, ContrastBatch):
@@ -164,7 +170,11 @@ def step_loss(stack: Stack, step: PretrainStep) -> LossResult:
         tokens = int(batch.first.attention_mask.sum() + batch.second.attention_mask.sum())
         return with_module_loss(stack, LossResult(loss * len(first), len(first), tokens))
     text, positions, labels = objective_batch(stack, batch, step.languages)
-    loss = stack.lm_loss(stack.run(text).at(positions), labels)
+    each = labels.new_zeros(len(labels), dtype=torch.float32)
+    loss = stack.lm_loss(stack.run(text).at(positions), labels, each)
+    if by_language and step.languages:
+        width = (batch.input_ids if batch.decoder_input_ids is None else batch.decoder_input_ids).shape[1]
+        by_language.add(each, positions // width, [str(code) for code in step.languages])
     return with_module_loss(stack, LossResult(loss, len(labels), batch.token_count))
 
 
@@ -213,14 +223,16 @@ def _check_room(recipe: Recipe, stack: Stack) -> None:
         )
 
 
-def _text_files(recipe: Recipe, code: str) -> list[Path]:
-    found = [
-        path
-        for source in recipe.text
-        for suffix in (".jsonl.gz", ".jsonl", ".txt.gz", ".txt")
-        if (path := Path(source.folder) / f"{code}{suffix}").is_file()
-        for _ in range(source.times)
-    ]
+def _text_files(recipe: Recipe, code: str, cache_dir: str | Path | None) -> list[Path]:
+    found = []
+    for source in recipe.text:
+        if source.folder.startswith(HUB):
+            name = fill_pattern(source.folder, resolve(code))
+            paths = [keep_hub_text(name, documents=source.documents, cache_dir=cache_dir)]
+        else:
+            ends = (".jsonl.gz", ".jsonl", ".txt.gz", ".txt")
+            paths = [path for end in ends if (path := Path(source.folder) / f"{code}{end}").is_file()]
+        found += [path for path in paths for _ in range(source.times)]
     if not found:
         raise IsoglossError(
             f"No text for {code} in {', '.join(source.folder for source in recipe.text)}; expected a file {code}.jsonl.gz or .txt there."

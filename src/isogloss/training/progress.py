@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 from rich.console import Console
@@ -12,7 +13,10 @@ from rich.text import Text
 class Progress:
     """Shows step, loss, tokens per second and time left.
 
-    On a terminal it is one line that changes; elsewhere one line every few seconds.
+    On a terminal it is a line that changes; elsewhere a line every few seconds.
+
+    Attributes:
+        details: Makes a second line, when one is shown; None for none.
 
     Args:
         title: What is being trained.
@@ -26,6 +30,7 @@ class Progress:
         self._live: Live | None = None
         self._steps, self._first, self._began, self._tokens, self._shown = 0, 0, 0.0, 0, 0.0
         self._line = ""
+        self.details: Callable[[], str] | None = None
 
     def begin(self, step: int, steps: int) -> None:
         """Starts the clock at `step` of `steps`."""
@@ -45,9 +50,9 @@ class Progress:
         if now - self._shown >= pause:
             self._shown = now
             if self._live:
-                self._live.update(Text(self._line), refresh=True)
+                self._live.update(Text(self._lines()), refresh=True)
             else:
-                self._console.print(self._line, markup=False)
+                self._console.print(self._lines(), markup=False)
 
     def note(self, text: str) -> None:
         """Prints a line that stays."""
@@ -59,8 +64,12 @@ class Progress:
             self._live.stop()
             self._live = None
         if self._line:
-            self._console.print(self._line, markup=False)
+            self._console.print(self._lines(), markup=False)
             self._line = ""
+
+    def _lines(self) -> str:
+        more = self.details() if self.details else ""
+        return f"{self._line}\n  {more}" if more else self._line
 
     def _text(self, step: int, loss: float, elapsed: float) -> str:
         left = (self._steps - step) * elapsed / max(1, step - self._first)

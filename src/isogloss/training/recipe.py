@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from isogloss.errors import IsoglossError
 from isogloss.languages import resolve
 
+# In front of a data set of the Hub.
+HUB = "hub:"
 # In front of the name of the model that first embeddings are taken from.
 FROM_MODEL = "from:"
 _VARIABLE = re.compile(r"\$\{(\w+)(?::([^}]*))?\}")
@@ -62,10 +64,11 @@ class StageRecipe(_Strict):
 
 
 class TextFolder(_Strict):
-    """A folder of text, and how many times each of its rows counts: a small good text among large ones."""
+    """A folder of text, or a pattern for Hub data; how many times each row counts (a small good text among large ones)."""
 
     folder: str
     times: int = Field(default=1, ge=1)
+    documents: int | None = Field(default=None, ge=1)
 
 
 class Recipe(_Strict):
@@ -76,7 +79,8 @@ class Recipe(_Strict):
         kind: What to build.
         languages: Any names the language table knows; file stems of the text folders after resolution.
         text: Folders with `<language>.jsonl[.gz]` or `.txt[.gz]`; `${NAME:default}` reads the environment. A folder that
-            counts several times is written `{folder: F, times: N}`.
+            counts several times is written `{folder: F, times: N}`. Hub data: a pattern such as
+            `hub:wikimedia/wikipedia:20231101.{iso639_1}`, of which `documents: N` takes the first so many a language.
         parallel: Folders with aligned text, `<language>.jsonl[.gz]` with `key` and `text`; likewise.
         pivot: Only pairs with this language.
         start_from: A backbone to continue (its tokenizer and weights) instead of a fresh one.
@@ -131,6 +135,13 @@ class Recipe(_Strict):
             raise ValueError("expected random, cooccurrence or from:NAME")
         return value
 
+    @field_validator("parallel")
+    @classmethod
+    def _no_hub(cls, value: list[TextFolder]) -> list[TextFolder]:
+        if any(source.folder.startswith(HUB) for source in value):
+            raise ValueError("parallel text is read from folders, not from the Hub")
+        return value
+
     @property
     def steps(self) -> int:
         """Steps of all stages."""
@@ -170,9 +181,14 @@ def read_recipe(path: str | Path) -> Recipe:
     except ValidationError as problem:
         raise IsoglossError(_explain(source, text, problem)) from problem
     try:
-        recipe.codes  # noqa: B018 - raises for an unknown language
+        codes = recipe.codes
     except IsoglossError as problem:
         raise IsoglossError(f"The recipe '{source}' has a wrong value for 'languages': {problem}") from problem
+    again = next((name for name, code in zip(recipe.languages, codes, strict=True) if codes.count(code) > 1), None)
+    if again is not None:
+        raise IsoglossError(
+            f"The recipe '{source}' names {resolve(again).code} twice under 'languages'; leave '{again}' out once."
+        )
     if recipe.pool:
         # Only here, as it brings torch along.
         from isogloss.training.pool_setup import pool_config

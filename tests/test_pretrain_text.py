@@ -1,0 +1,144 @@
+"""Where pre-training text is from, and what is said of each language while it is read."""
+
+import io
+import json
+import re
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from isogloss.corpora import ObjectiveBatch
+from isogloss.errors import IsoglossError
+from isogloss.stack import Stack
+from isogloss.training.language_losses import LanguageLosses
+from isogloss.training.pretrain import pretrain, step_loss
+from isogloss.training.pretrain_stream import PretrainStep
+from isogloss.training.progress import Progress
+from isogloss.training.recipe import read_recipe
+from tests._pool_tools import recipe, write_world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_world(tmp_path_factory.mktemp("world"))
+
+
+def documents(world: Path, code: str) -> list[str]:
+    return (world / "text" / f"{code}.txt").read_text(encoding="utf-8").split("\n\n")
+
+
+@pytest.fixture
+def hub(world: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """A Hub that holds the world's text under two-letter codes; what was asked of it."""
+    asked: list[tuple[str, str]] = []
+
+    def load_dataset(name: str, config: str, *, split: str, streaming: bool) -> Iterator[dict[str, Any]]:
+        asked.append((name, config))
+        texts = {"20.en": "eng_Latn", "20.de": "deu_Latn"}
+        if config not in texts:
+            raise FileNotFoundError(f"BuilderConfig '{config}' not found")
+        return iter([{"text": text} for text in documents(world, texts[config])])
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    return asked
+
+
+def test_hub_text_is_read_once_and_trains_what_the_same_folder_does(
+    world: Path, hub: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    shape: dict[str, Any] = {"languages": ["en", "de"], "parallel": [], "pool": None, "precision": "fp32"}
+    shape["objectives"] = [{"name": "masked", "weight": 1}]
+    source = {"folder": "hub:some/wiki:20.{iso639_1}", "documents": 30}
+    for _ in range(2):
+        facts = pretrain(
+            recipe(world, **shape, text=[source]), tmp_path / "hub", cache_dir=tmp_path / "cache", overwrite=True
+        )
+    assert hub == [("some/wiki", "20.en"), ("some/wiki", "20.de")]
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for code in ("eng_Latn", "deu_Latn"):
+        rows = [json.dumps({"text": text}) for text in documents(world, code)[:30]]
+        (folder / f"{code}.jsonl").write_text("\n".join(rows) + "\n")
+    same = pretrain(recipe(world, **shape, text=[str(folder)]), tmp_path / "folder", cache_dir=tmp_path / "other-cache")
+    assert same["text_tokens"] == facts["text_tokens"]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("hub", "folder")]
+    assert weights[0] == weights[1]
+
+
+def test_a_language_that_the_hub_lacks_is_said(world: Path, hub: list[tuple[str, str]], tmp_path: Path) -> None:
+    wanted = recipe(world, languages=["en", "sk"], parallel=[], pool=None, text=["hub:some/wiki:20.{iso639_1}"])
+    with pytest.raises(IsoglossError, match=r"'hub:some/wiki:20.sk' cannot be read: BuilderConfig '20.sk' not found"):
+        pretrain(wanted, tmp_path / "out", cache_dir=tmp_path / "cache")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("languages: [en, sk, English]\ntext: [t]", "names eng_Latn twice under 'languages'; leave 'en' out once"),
+        ("languages: [en]\ntext: [t]\nparallel: ['hub:a/b']", "'parallel': .*read from folders, not from the hub"),
+    ],
+)
+def test_wrong_recipes(tmp_path: Path, lines: str, said: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        f"name: x\nkind: encoder\n{lines}\nobjectives: [{{name: masked, weight: 1}}]\n"
+        "stages: [{steps: 1, length: 8, batch: 1}]\n"
+    )
+    with pytest.raises(IsoglossError, match=said):
+        read_recipe(path)
+
+
+def test_a_pattern_with_another_name_is_refused(world: Path, tmp_path: Path) -> None:
+    wanted = recipe(world, parallel=[], pool=None, text=["hub:some/wiki:20.{language}"])
+    with pytest.raises(IsoglossError, match=r"'hub:some/wiki:20.\{language\}' has something else in braces"):
+        pretrain(wanted, tmp_path / "out", cache_dir=tmp_path / "cache")
+
+
+def test_progress_shows_each_language(world: Path, tmp_path: Path) -> None:
+    stream = io.StringIO()
+    pretrain(
+        recipe(world, pool=None),
+        tmp_path / "out",
+        cache_dir=world / "cache",
+        progress=Progress("tiny", every_seconds=0.0, stream=stream),
+    )
+    lines = [line for line in stream.getvalue().splitlines() if line.startswith("  ")]
+    assert lines
+    assert re.fullmatch(r"  eng_Latn \d+\.\d\d  deu_Latn \d+\.\d\d.*", lines[-1])
+
+
+def test_losses_by_language_are_those_of_their_rows(tiny: Any) -> None:
+    backbone = tiny("xlmr")
+    stack = Stack(backbone)
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(5, 100, (4, 12), generator=generator)
+    places = torch.tensor([0, 3, 13, 20, 25, 30, 47])
+    batch = ObjectiveBatch(ids, torch.ones_like(ids), None, places, ids.flatten()[places])
+    codes = ["eng_Latn", "deu_Latn", "deu_Latn", "eng_Latn"]
+    losses = LanguageLosses(["eng_Latn", "deu_Latn", "slk_Latn"])
+    item = recipe(Path(), objectives=[{"name": "masked", "weight": 1}]).objectives[0]
+    total = step_loss(stack, PretrainStep(item, batch, codes), losses).total
+    logits = stack.logits(batch.input_ids, batch.attention_mask).flatten(0, 1)[batch.label_positions]
+    each = F.cross_entropy(logits, batch.labels, reduction="none")
+    rows = batch.label_positions // batch.input_ids.shape[1]
+    found = losses.means()
+    assert list(found) == ["eng_Latn", "deu_Latn"]  # nothing is said of a language that was not seen
+    for code, loss in found.items():
+        own = torch.tensor([codes[row] == code for row in rows.tolist()])
+        assert loss == pytest.approx(float(each[own].mean()), abs=1e-4)
+    assert float(total) == pytest.approx(float(each.sum()), rel=1e-5)
+
+
+def test_old_losses_fade() -> None:
+    losses = LanguageLosses(["eng_Latn"])
+    rows = torch.zeros(5, dtype=torch.long)
+    for value in (9.0, *[1.0] * 1000):
+        losses.add(torch.full((5,), value), rows, ["eng_Latn"])
+    assert losses.means()["eng_Latn"] == pytest.approx(1.0, abs=0.01)
