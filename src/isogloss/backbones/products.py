@@ -6,16 +6,16 @@ the order of summation.
 """
 
 import os
-import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from isogloss.backbones.processor import processor
 
 SWITCH = "ISOGLOSS_ONEDNN"
 # oneDNN prepares each new shape for about a millisecond, and copies the weight into a layout of its own each time: small
@@ -35,7 +35,7 @@ def pays() -> bool:
     if wanted in ("0", "1"):
         return wanted == "1"
     wide = backends.cpu.get_cpu_capability().startswith("AVX512")
-    return bool(wide and backends.mkl.is_available()) and "GenuineIntel" not in _processor()
+    return bool(wide and backends.mkl.is_available()) and "GenuineIntel" not in processor()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -104,9 +104,3 @@ def fast_linears(layers: Sequence[nn.Linear]) -> Iterator[None]:
 
 def _forward(layer: nn.Linear, x: Tensor) -> Tensor:
     return linear(x, layer.weight, layer.bias)
-
-
-def _processor() -> str:
-    """The processor's maker as it calls itself, with more around it."""
-    info = Path("/proc/cpuinfo")
-    return info.read_text(errors="replace")[:2000] if info.exists() else platform.processor()

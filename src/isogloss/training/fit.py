@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isogloss.backbones.processor import has_bf16
 from isogloss.errors import IsoglossError
 from isogloss.storage import content_key
 from isogloss.training import _random_state
@@ -193,6 +194,8 @@ class _Loop:
         if self.progress:
             if self.resumed_from is not None:
                 self.progress.note(f"continuing from step {self.resumed_from} of {self.steps}")
+            if self.config.precision == "bf16" and not has_bf16(self.device):
+                self.progress.note("this processor only imitates bf16; fp32 is faster here")
             self.progress.begin(self.now.step, self.steps)
         self.clock = time.monotonic() - self.now.seconds
         saved = time.monotonic()

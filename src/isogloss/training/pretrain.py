@@ -14,6 +14,7 @@ from isogloss.backbones import Backbone, fingerprint, load_backbone
 from isogloss.backbones.attention import use_own_attention
 from isogloss.backbones.families import family_of
 from isogloss.backbones.pool_part import save_pool, without_pool
+from isogloss.backbones.processor import has_bf16
 from isogloss.backbones.sites import resolve_sites
 from isogloss.corpora import (
     ContrastBatch,
@@ -73,6 +74,8 @@ def pretrain(
         IsoglossError: A text is missing, a language unknown, or the output folder holds something else.
     """
     target = claim_output(out, overwrite=overwrite)
+    if recipe.precision == "auto":
+        recipe = recipe.model_copy(update={"precision": "bf16" if has_bf16(_device()) else "fp32"})
     files = {code: _text_files(recipe, code, cache_dir) for code in recipe.codes}
     tell: Callable[[str], None] = progress.note if progress else (lambda text: None)
     identity = {
@@ -118,7 +121,7 @@ def pretrain(
             weight_decay=recipe.weight_decay,
             warmup=recipe.warmup,
             schedule="linear",
-            precision=recipe.precision,
+            precision="bf16" if recipe.precision == "bf16" else "fp32",
             seed=recipe.seed,
             keep_best=False,
             checkpoint_seconds=checkpoint_seconds,
@@ -279,15 +282,18 @@ def wrap_model(name: str, model: Any, tokenizer: Any) -> Backbone:
     family = family_of(model.config.model_type)
     assert family is not None
     use_own_attention(model)
-    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Backbone(
         name,
-        model.to(place),
+        model.to(_device()),
         tokenizer,
         family,
         resolve_sites(model, family),
         fingerprint(model, model.config),
     )
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _facts(

@@ -89,6 +89,7 @@ class Recipe(_Strict):
         embedding_rate: Their learning rate as a multiple of the others'; 0 keeps them as they start.
         pool: A prompt pool that is trained with the model, as a module spec (`pool:256x4`).
         alpha: Smoothing exponent of the mixture of languages.
+        precision: Of the forward pass; `auto` is bf16 where the machine multiplies in it, else fp32.
         validation_documents: Documents at the end of each language's text kept for validation.
         advice: How to train on this backbone, by method (`adapter`, `prompt`, `lora`, `none`, `full`): fields of `Optimisation`.
         licence: For the model card.
@@ -113,7 +114,7 @@ class Recipe(_Strict):
     learning_rate: float = Field(default=5e-4, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     warmup: float = Field(default=0.05, ge=0)
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     validation_documents: int = Field(default=20, ge=1)
     seed: int = 42
     advice: dict[str, dict[str, float | str]] = {}
