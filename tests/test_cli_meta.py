@@ -127,6 +127,7 @@ def test_methods_and_options_that_are_not_there_are_refused(
     refused(capsys, learn(world, out, "--by", "neuron"), "by='neuron'", out=out)
     refused(capsys, learn(world, out, "--base", "lion"), "base step 'lion'", out=out)
     refused(capsys, learn(world, out, "--order", "third"), "order='third'", out=out)
+    refused(capsys, learn(world, out, "--order", "second", method="fomaml"), "of first order", "xmaml", out=out)
     refused(capsys, learn(world, out, "--start", world.plain), "--start", "leave --start out", out=out)
     nowhere = tmp_path / "nowhere"
     refused(capsys, learn(world, out, "--start", nowhere, method="fomaml"), "nowhere", "no module.json", out=nowhere)
@@ -161,6 +162,8 @@ def test_a_rule_is_refused_for_another_backbone_task_or_module(
     refused(capsys, train(world, out, rule, "--train", "all"), "--train modules", out=out)
     refused(capsys, train(world, out, "half-open"), "neither a folder", "bottom:N", out=out)
     refused(capsys, train(world, out, world.plain), "neither an update rule nor a learned start", out=out)
+    scored = ["evaluate", "-d", "bundled:parallel", "--targets", "sk", "-m", rule]
+    refused(capsys, scored, "is an update rule", "train task --update")
     refused(capsys, ["meta", "show", world.plain], "neither an update rule nor a learned start")
 
 

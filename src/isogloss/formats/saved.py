@@ -129,6 +129,11 @@ def read_info(folder: str | Path) -> SavedModule:
     place = Path(folder)
     source = place / MODULE_FILE
     if not source.is_file():
+        if (place / "rule.json").is_file():
+            raise IsoglossError(
+                f"The folder '{place}' is an update rule and not a module; fine-tune with it by `train task --update` "
+                "and give the folder of that."
+            )
         raise IsoglossError(f"The folder '{place}' is not a saved module: it has no {MODULE_FILE}.")
     content = read_json(source)
     number = content.get("format") if isinstance(content, dict) else None

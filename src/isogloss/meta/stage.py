@@ -100,6 +100,10 @@ class MetaStage:
                 raise IsoglossError(
                     f"Meta-training option {name}={getattr(self, name)!r} must be {' or '.join(choices)}."
                 )
+        if self.order == "second" and self.method in STARTS and self.method != "xmaml":
+            raise IsoglossError(
+                f"Meta-training option order='second' is not for {self.method}, which is of first order; use the method xmaml."
+            )
         for name, usual in _RULES_ALONE.items():
             if self.method in STARTS and getattr(self, name) != usual:
                 raise IsoglossError(
