@@ -16,27 +16,9 @@ from isogloss.errors import IsoglossError
 from isogloss.formats import import_module, load_module, save_module
 from isogloss.modules import BottleneckConfig
 from isogloss.stack import Stack
+from tests._exchange_tools import IDS, MASK, model_logits, stack_logits
 
 Tiny = Callable[[str], Backbone]
-_IDS = torch.tensor([[5, 9, 33, 71, 8, 14], [90, 17, 4, 6, 55, 23]])
-_MASK = torch.ones_like(_IDS)
-_DECODER_IDS = torch.tensor([[0, 11, 12], [0, 40, 7]])
-
-
-def _inputs(backbone: Backbone) -> dict[str, Any]:
-    extra = {"decoder_input_ids": _DECODER_IDS} if backbone.kind == "encoder-decoder" else {}
-    return {"input_ids": _IDS, "attention_mask": _MASK, **extra}
-
-
-def _stack_logits(backbone: Backbone, *modules: Any) -> Tensor:
-    with torch.no_grad():
-        return Stack(backbone, list(modules)).logits(**_inputs(backbone))
-
-
-def _model_logits(model: nn.Module, backbone: Backbone) -> Tensor:
-    with torch.no_grad():
-        return model(**_inputs(backbone)).logits  # type: ignore[no-any-return]
-
 
 # AdapterHub: files and formulas.
 
@@ -120,11 +102,11 @@ def test_seq_bn_on_bert(tiny: Tiny, tmp_path: Path, pickled: bool, legacy: bool)
     module = import_module(folder, backbone)
     assert module.config == BottleneckConfig(reduction=4)
     assert not any(parameter.requires_grad for parameter in module.parameters())
-    torch.testing.assert_close(_stack_logits(backbone, module), _model_logits(model, backbone), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(stack_logits(backbone, module), model_logits(model, backbone), atol=1e-5, rtol=1e-5)
     # What was imported is an ordinary module from here on.
     save_module(module, tmp_path / "ours")
     again = load_module(tmp_path / "ours", backbone)
-    assert torch.equal(_stack_logits(backbone, again), _stack_logits(backbone, module))
+    assert torch.equal(stack_logits(backbone, again), stack_logits(backbone, module))
 
 
 def test_named_config_and_left_out_block(tiny: Tiny, tmp_path: Path) -> None:
@@ -135,7 +117,7 @@ def test_named_config_and_left_out_block(tiny: Tiny, tmp_path: Path) -> None:
     module = import_module(
         _write(tmp_path / "a", tensors, _PFEIFFER | {"leave_out": [1], "reduction_factor": 16}), backbone
     )
-    torch.testing.assert_close(_stack_logits(backbone, module), _model_logits(model, backbone), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(stack_logits(backbone, module), model_logits(model, backbone), atol=1e-5, rtol=1e-5)
     both = import_module(_write(tmp_path / "b", _tensors(_bert_places(), 2), "pfeiffer"), backbone)
     assert both.config == BottleneckConfig(reduction=16)
     with pytest.raises(IsoglossError, match="lack 'encoder_1_stream"):
@@ -157,8 +139,8 @@ def test_houlsby_on_bert(tiny: Tiny, tmp_path: Path) -> None:
 
             layer.forward = forward
     folder = _write(tmp_path / "a", tensors, {"mh_adapter": True, "non_linearity": "swish", "reduction_factor": 8})
-    found = _stack_logits(backbone, import_module(folder, backbone))
-    torch.testing.assert_close(found, _model_logits(model, backbone), atol=1e-5, rtol=1e-5)
+    found = stack_logits(backbone, import_module(folder, backbone))
+    torch.testing.assert_close(found, model_logits(model, backbone), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("learned", [False, True])
@@ -180,8 +162,8 @@ def test_parallel_on_bert(tiny: Tiny, tmp_path: Path, learned: bool) -> None:
         if learned:
             tensors[f"bert.encoder.layer.{block}.output.adapters.sk.scaling"] = torch.tensor([scales[block]])
     folder = _write(tmp_path / "a", tensors, "scaled_par_bn" if learned else "par_bn")
-    found = _stack_logits(backbone, import_module(folder, backbone))
-    torch.testing.assert_close(found, _model_logits(model, backbone), atol=1e-5, rtol=1e-5)
+    found = stack_logits(backbone, import_module(folder, backbone))
+    torch.testing.assert_close(found, model_logits(model, backbone), atol=1e-5, rtol=1e-5)
 
 
 def test_invertible_part_acts_after_the_embeddings(tiny: Tiny, tmp_path: Path) -> None:
@@ -222,13 +204,13 @@ def test_invertible_part_acts_after_the_embeddings(tiny: Tiny, tmp_path: Path) -
     module = import_module(_write(tmp_path / "a", tensors, config, model_class="XLMRobertaForMaskedLM"), backbone)
     assert (module.info.role, module.info.language) == ("language", "slk_Latn")
     with torch.no_grad():
-        found = Stack(backbone, [module]).hidden(_IDS, _MASK)
-        wanted = model.roberta(input_ids=_IDS, attention_mask=_MASK).last_hidden_state
+        found = Stack(backbone, [module]).hidden(IDS, MASK)
+        wanted = model.roberta(input_ids=IDS, attention_mask=MASK).last_hidden_state
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
     if hasattr(module.config, "invertible_inverse"):
         # With a head of `transformers` the library does not map back before the vocabulary matrix.
-        logits = _stack_logits(backbone, module)
-        torch.testing.assert_close(logits, _model_logits(model, backbone), atol=1e-5, rtol=1e-5)
+        logits = stack_logits(backbone, module)
+        torch.testing.assert_close(logits, model_logits(model, backbone), atol=1e-5, rtol=1e-5)
     # Version 1 described the invertible part by a mapping.
     old = {"block_type": "nice", "non_linearity": "relu", "reduction_factor": 2}
     legacy = {key.replace("invertible_adapters", "invertible_lang_adapters"): tensor for key, tensor in tensors.items()}
@@ -263,7 +245,7 @@ def test_seq_bn_on_both_sides_of_mt5(tiny: Tiny, tmp_path: Path) -> None:
 
         layer.forward = forward
     module = import_module(_write(tmp_path / "a", tensors, _PFEIFFER, model_type="mt5"), backbone)
-    torch.testing.assert_close(_stack_logits(backbone, module), _model_logits(model, backbone), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(stack_logits(backbone, module), model_logits(model, backbone), atol=1e-4, rtol=1e-5)
 
 
 def test_seq_bn_on_llama(tiny: Tiny, tmp_path: Path) -> None:
@@ -275,7 +257,7 @@ def test_seq_bn_on_llama(tiny: Tiny, tmp_path: Path) -> None:
         branch = _branch(tensors, place, torch.relu)
         model.model.layers[n].register_forward_hook(lambda layer, inputs, out, branch=branch: out + branch(out))
     module = import_module(_write(tmp_path / "a", tensors, _PFEIFFER), backbone)
-    torch.testing.assert_close(_stack_logits(backbone, module), _model_logits(model, backbone), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(stack_logits(backbone, module), model_logits(model, backbone), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -12,34 +12,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
 from isogloss.formats import export_module, import_module, save_module
 from isogloss.modules import create_module, parse_module
-from isogloss.stack import Stack
+from tests._exchange_tools import DECODER_IDS, IDS, model_logits, stack_logits
 
 Tiny = Callable[[str], Backbone]
-_IDS = torch.tensor([[5, 9, 33, 71, 8, 14], [90, 17, 4, 6, 55, 23]])
-_MASK = torch.ones_like(_IDS)
-_DECODER_IDS = torch.tensor([[0, 11, 12], [0, 40, 7]])
-
-
-def _inputs(backbone: Backbone) -> dict[str, Any]:
-    extra = {"decoder_input_ids": _DECODER_IDS} if backbone.kind == "encoder-decoder" else {}
-    return {"input_ids": _IDS, "attention_mask": _MASK, **extra}
-
-
-def _stack_logits(backbone: Backbone, *modules: Any) -> Tensor:
-    with torch.no_grad():
-        return Stack(backbone, list(modules)).logits(**_inputs(backbone))
-
-
-def _model_logits(model: nn.Module, backbone: Backbone) -> Tensor:
-    with torch.no_grad():
-        return model(**_inputs(backbone)).logits  # type: ignore[no-any-return]
-
 
 # PEFT.
 
@@ -88,7 +69,7 @@ def test_lora_import_adds_scaled_b_a(tiny: Tiny, tmp_path: Path, name: str, path
             a, b = (tensors[f"base_model.model.{path}.lora_{m}.weight"] for m in "AB")
             model.get_submodule(path).weight += 6 / 3 * b @ a
     module = import_module(_write_peft(tmp_path / "a", tensors, _LORA), backbone)
-    torch.testing.assert_close(_stack_logits(backbone, module), _model_logits(model, backbone), atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(stack_logits(backbone, module), model_logits(model, backbone), atol=2e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -128,9 +109,9 @@ def test_lora_on_a_layer_without_a_role_is_refused(tiny: Tiny, tmp_path: Path) -
 
 def _prompted_logits(backbone: Backbone, rows: Tensor) -> Tensor:
     """The model on [prompt; text] embeddings; only text (or decoder) positions are kept."""
-    embeddings = torch.cat((rows.expand(2, *rows.shape), backbone.embed(_IDS)), dim=1)
+    embeddings = torch.cat((rows.expand(2, *rows.shape), backbone.embed(IDS)), dim=1)
     mask = torch.ones(embeddings.shape[:2], dtype=torch.long)
-    extra = {"decoder_input_ids": _DECODER_IDS} if backbone.kind == "encoder-decoder" else {}
+    extra = {"decoder_input_ids": DECODER_IDS} if backbone.kind == "encoder-decoder" else {}
     with torch.no_grad():
         logits = backbone.model(inputs_embeds=embeddings, attention_mask=mask, **extra).logits
     return logits if extra else logits[:, rows.shape[0] :]  # type: ignore[no-any-return]
@@ -143,7 +124,7 @@ def test_prompt_import_reads_the_first_rows(tiny: Tiny, tmp_path: Path, name: st
     config = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4, "num_transformer_submodules": copies}
     module = import_module(_write_peft(tmp_path / "a", {"prompt_embeddings": rows}, config), backbone)
     wanted = _prompted_logits(backbone, rows[:4])
-    torch.testing.assert_close(_stack_logits(backbone, module), wanted, atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(stack_logits(backbone, module), wanted, atol=2e-4, rtol=1e-4)
     short = _write_peft(tmp_path / "b", {"prompt_embeddings": rows[:-1]}, config)
     with pytest.raises(IsoglossError, match="has shape"):
         import_module(short, backbone)
@@ -172,12 +153,12 @@ def test_peft_loads_what_we_export(tiny: Tiny, tmp_path: Path, name: str, spec: 
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     folder = export_module(module, tmp_path / "out", backbone=backbone)
     model = peft.PeftModel.from_pretrained(copy.deepcopy(backbone.model), folder).eval()
-    found, wanted = _stack_logits(backbone, module), _model_logits(model, backbone)
+    found, wanted = stack_logits(backbone, module), model_logits(model, backbone)
     wanted = wanted[:, wanted.shape[1] - found.shape[1] :]
     torch.testing.assert_close(found, wanted, atol=2e-4, rtol=1e-4)
-    assert not torch.allclose(found, _stack_logits(backbone), atol=1e-2)
+    assert not torch.allclose(found, stack_logits(backbone), atol=1e-2)
     # Back again: the same numbers.
-    torch.testing.assert_close(_stack_logits(backbone, import_module(folder, backbone)), found, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(stack_logits(backbone, import_module(folder, backbone)), found, atol=1e-5, rtol=1e-5)
 
 
 def test_what_peft_cannot_say_is_not_exported(tiny: Tiny, tmp_path: Path) -> None:
@@ -226,7 +207,7 @@ def test_s1_prompt_counts_its_first_half(tiny: Tiny, tmp_path: Path, file: str, 
     module = import_module(folder, backbone)
     assert (module.info.role, module.info.language) == ("language", "slk_Latn")
     torch.testing.assert_close(
-        _stack_logits(backbone, module), _prompted_logits(backbone, rows[:5]), atol=2e-4, rtol=1e-4
+        stack_logits(backbone, module), _prompted_logits(backbone, rows[:5]), atol=2e-4, rtol=1e-4
     )
     same = import_module(folder / file, backbone, task="nli", language="en")
     assert (same.info.role, same.info.task, same.info.language) == ("task", "nli", "eng_Latn")

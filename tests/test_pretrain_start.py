@@ -13,7 +13,7 @@ from isogloss.stack import Stack
 from isogloss.training.architectures import fresh_model
 from isogloss.training.first_embeddings import borrowed_embeddings
 from isogloss.training.pretrain import pretrain, wrap_model
-from isogloss.training.recipe import Recipe, read_recipe
+from isogloss.training.recipe import Recipe
 from tests._corpora_tools import word_tokenizer
 from tests._pool_tools import recipe, write_world
 
@@ -88,23 +88,6 @@ def test_a_text_counts_several_times_in_the_tokens(world: Path, tmp_path: Path) 
     ]
     # Counting twice leaves shares of words as they are, and so the vocabulary.
     assert facts[1] == {code: pytest.approx(2 * count, rel=0.05) for code, count in facts[0].items()}
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("text: [{folder: t, time: 2}]", "did you mean 'times'"),
-        ("text: [{folder: t, times: 0}]", "greater than or equal to 1"),
-    ],
-)
-def test_a_wrong_folder_entry_is_named(tmp_path: Path, line: str, said: str) -> None:
-    path = tmp_path / "r.yaml"
-    path.write_text(
-        f"name: x\nkind: encoder\nlanguages: [eng]\n{line}\nobjectives: [{{name: masked, weight: 1}}]\n"
-        "stages: [{steps: 1, length: 8, batch: 1}]\n"
-    )
-    with pytest.raises(IsoglossError, match=said):
-        read_recipe(path)
 
 
 @pytest.fixture(scope="module")

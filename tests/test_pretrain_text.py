@@ -82,6 +82,8 @@ def test_a_language_that_the_hub_lacks_is_said(world: Path, hub: list[tuple[str,
     ("lines", "said"),
     [
         ("languages: [en, sk, English]\ntext: [t]", "names eng_Latn twice under 'languages'; leave 'en' out once"),
+        ("languages: [en]\ntext: [{folder: t, time: 2}]", "did you mean 'times'"),
+        ("languages: [en]\ntext: [{folder: t, times: 0}]", "greater than or equal to 1"),
         ("languages: [en]\ntext: [t]\nparallel: ['hub:a/b']", "'parallel': .*read from folders, not from the hub"),
     ],
 )

@@ -226,7 +226,7 @@ def _check_room(recipe: Recipe, stack: Stack) -> None:
         )
 
 
-def _text_files(recipe: Recipe, code: str, cache_dir: str | Path | None) -> list[Path]:
+def _text_files(recipe: Recipe, code: str, cache_dir: str | Path | None = None) -> list[Path]:
     found = []
     for source in recipe.text:
         if source.folder.startswith(HUB):
