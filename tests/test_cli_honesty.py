@@ -65,6 +65,19 @@ def test_evaluate_says_which_rows_were_trained_on(
     assert succeed(capsys, *what, "-d", other, "--json").json["in_training"] == {"eng_Latn": 2}
 
 
+def test_a_split_that_was_trained_on_is_refused(
+    capsys: pytest.CaptureFixture[str], world: World, data: Path, tmp_path: Path
+) -> None:
+    _write(data / "en", "dev", [("d", "Seven."), ("e", "Eight.")])
+    module = tmp_path / "module"
+    what = ("-b", world.backbone, "-t", "topic", "-d", data, "-s", "en", "--split-train", "dev", "--split-dev", "none")
+    succeed(capsys, "train", "task", *what, "--module", "adapter:4", "--steps", 1, "--device", "cpu", "--out", module)
+    assert read_info(module).info.training["split"] == "dev"
+    refused = isogloss(capsys, "evaluate", "-m", module, "-l", "en", "-d", data, "--split", "dev", "--device", "cpu")
+    assert refused.status == 2 and "dev" in refused.err
+    succeed(capsys, "evaluate", "-m", module, "-l", "en", "-d", data, "--device", "cpu")
+
+
 def test_ids_that_only_count_rows_are_no_leak(capsys: pytest.CaptureFixture[str], world: World, tmp_path: Path) -> None:
     data = tmp_path / "data"
     _write(data / "en", "train", [("row-1", "One."), ("row-2", "Two."), ("row-3", "Three.")])

@@ -248,6 +248,13 @@ def test_recipes_plan_without_the_network(path: Path, monkeypatch: pytest.Monkey
         assert not found.seconds and found.problems
 
 
+def test_s2_at_its_own_scale_has_the_published_label_words() -> None:
+    recipes = Path("recipes/study")
+    assert read_study(recipes / "s2-nano.yaml").stage.head_options["words"]["travel"] == "travel"
+    options = read_study(recipes / "s2.yaml").stage.head_options
+    assert options["words"] is None and options["part"] == "auto"
+
+
 def test_backbones_that_are_still_to_be_made(tmp_path: Path) -> None:
     absent = "grid.backbone=[bundled:encoder,runs/no/such]"
     assert "names the folder 'runs/no/such', which does not exist" in refused(tmp_path, absent)

@@ -265,6 +265,7 @@ def train_task(
         target,
         language_modules=list(by_language.values()),
         data_name=data,
+        split=split_train,
         update=learned,
         overwrite=overwrite,
         progress=Progress(f"task {asked.name}"),
