@@ -123,6 +123,8 @@ def test_bad_rows_can_be_skipped(capsys: pytest.CaptureFixture[str], world: Worl
         (("--optimiser", "lion"), ("'lion'", "adafactor")),
         (("--schedule", "zigzag"), ("'zigzag'", "cosine")),
         (("--lr", "-1"), ("learning_rate", "0 or more")),
+        (("--head-lr", "-1"), ("head_learning_rate=-1", "above 0")),
+        (("--head-lr", "nan"), ("head_learning_rate=nan", "above 0")),
         (("--precision", "fp16"), ("fp16", "bf16")),
         (("--shots-seed", "3"), ("--shots-seed 3", "--shots")),
         (("--out", "{text}"), ("eng_Latn.jsonl", "--overwrite")),

@@ -136,6 +136,46 @@ def test_predict_of_mixed_languages_is_that_of_each_alone(
         assert max(scores, key=scores.__getitem__) == row["label"]
 
 
+def test_predict_keeps_rows_apart_whose_language_modules_differ_in_shape(
+    capsys: pytest.CaptureFixture[str], world: World, tmp_path: Path
+) -> None:
+    file = tmp_path / "in.txt"
+    file.write_text("\n".join(LINES) + "\n", encoding="utf-8")
+    wide = tmp_path / "sk"
+    short = ("--steps", 2, "--length", 24, "--batch-size", 4, "--device", "cpu")
+    text = world.text / "slk_Latn.jsonl"
+    succeed(
+        capsys, "train", "language", "-b", world.backbone, "-l", "sk", "-t", text, "-m", "adapter:8", *short, "-o", wide
+    )
+    modules = ("--modules", world.topic, world.en, wide)
+    mixed = _predict(capsys, *modules, file, "--language", "auto")
+    assert [row["language"] for row in mixed] == ["slk_Latn", "eng_Latn", "slk_Latn"]
+    for language in ("sk", "en"):
+        alone = _predict(capsys, *modules, file, "-l", language)
+        for one, other in zip(mixed, alone, strict=True):
+            if one["language"] == other["language"]:
+                assert one["scores"] == pytest.approx(other["scores"], abs=1e-5)
+                assert one["label"] == other["label"]
+
+
+def test_texts_that_are_cut_are_counted(capsys: pytest.CaptureFixture[str], world: World, tmp_path: Path) -> None:
+    lines = [f"A {'very ' * 400}long text.", "A short one."]
+    (tmp_path / "in.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    told = succeed(capsys, "predict", "-m", world.plain, tmp_path / "in.txt").err
+    assert "2 rows answered, 1 row of them too long" in told
+    (tmp_path / "en").mkdir()
+    for split in ("train", "test"):
+        rows = [{"id": f"{split}{place}", "text": text, "category": "travel"} for place, text in enumerate(lines)]
+        rows.append({"id": f"{split}9", "text": "Another.", "category": "health"})
+        (tmp_path / "en" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    scored = ("evaluate", "-m", world.plain, "-d", tmp_path, "--targets", "en")
+    assert succeed(capsys, *scored, "--json").json["cut"] == {"eng_Latn": 1}
+    assert "English: 1 row of 3 longer than the model" in succeed(capsys, *scored).err
+    train = ("train", "task", "-b", world.backbone, "-t", "topic", "-d", tmp_path, "-s", "en", "--split-dev", "none")
+    told = succeed(capsys, *train, "-m", "adapter:4", "--steps", 1, "--device", "cpu", "-o", tmp_path / "m").err
+    assert "1 of 3 rows are too long" in told
+
+
 def test_predict_reads_stdin_and_prints_label_and_text(
     capsys: pytest.CaptureFixture[str], world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -224,6 +224,11 @@ def show(result: Mapping[str, Any], *, primary: str) -> None:
             f"note: {language_name(code)}: {counted(count, 'row')} of {scores[code]['n']:,.0f} stand in the training data "
             "too, as they are or as translations, so this score is no test of them"
         )
+    for code, count in result.get("cut", {}).items():
+        say(
+            f"note: {language_name(code)}: {counted(count, 'row')} of {scores[code]['n']:,.0f} longer than the model or "
+            "--max-length allows, read to that limit only"
+        )
     if seen - source and (seen - source) & set(scores):
         print_text("Languages marked as seen lent their labels to meta-learning; the mean leaves them out.")
     if seen and not seen & set(scores):

@@ -68,18 +68,17 @@ def predict(
     loaded = open_backbone(name, dtype, device)
     task_module, by_language = parts.load(loaded)
     predictor = make_predictor(loaded, task_module, by_language, identify.languages, missing=missing)  # type: ignore[arg-type]
-    shapes = {code: by_language[code].shape_key if code in by_language else None for code in identify.languages}
     labels = predictor.head.task.labels or ()
-    count = 0
+    count = cut = 0
     for chunk in _chunks(_chain(first, rows)):
         codes = identify([row.example.content() for row in chunk])
         known = [_with_language(row.example, code) for row, code in zip(chunk, codes, strict=True)]
-        for row, code, answer, scores in zip(
-            chunk, codes, *_answers(predictor, known, shapes, labels, tokens_per_batch), strict=True
-        ):
-            _print(row, code if identify.sure else None, answer, scores, json)
-        count += len(chunk)
-    say(f"{counted(count, 'row')} answered")
+        answers, scores, too_long = _answers(predictor, known, labels, tokens_per_batch)
+        for row, code, answer, chances in zip(chunk, codes, answers, scores, strict=True):
+            _print(row, code if identify.sure else None, answer, chances, json)
+        count, cut = count + len(chunk), cut + too_long
+    longer = f", {counted(cut, 'row')} of them too long and read to their limit only" if cut else ""
+    say(f"{counted(count, 'row')} answered{longer}")
 
 
 def _chooser(parts: Parts, language: str | None, missing: str) -> Identifier:
@@ -100,21 +99,17 @@ def _chooser(parts: Parts, language: str | None, missing: str) -> Identifier:
 def _answers(
     predictor: "Predictor",
     examples: Sequence["Example"],
-    shapes: Mapping[str, Any],
     labels: Sequence[str],
     tokens_per_batch: int,
-) -> tuple[list[Any], list[dict[str, float]]]:
-    """Decoded answers, and the probability of each label where the head gives one."""
+) -> tuple[list[Any], list[dict[str, float]], int]:
+    """Decoded answers, the probability of each label where the head gives one, and how many texts were cut."""
+    from isogloss.tasks.heads import truncation
+
     decoded, rows, predictions = predictor.predict(examples, tokens_per_batch=tokens_per_batch)
-    # A row counts its example within those whose language modules have the same shape, which run together.
-    together: dict[Any, list[int]] = {}
-    for place, example in enumerate(examples):
-        together.setdefault(shapes[example.language], []).append(place)
     scores: list[dict[str, float]] = [{} for _ in examples]
     for row, prediction in zip(rows, predictions, strict=True):
-        place = together[shapes[row.language]][row.example]
-        scores[place] = _scores(prediction, labels, examples[place])
-    return decoded, scores
+        scores[row.example] = _scores(prediction, labels, examples[row.example])
+    return decoded, scores, truncation(rows).cut
 
 
 def _scores(prediction: "Prediction", labels: Sequence[str], example: "Example") -> dict[str, float]:

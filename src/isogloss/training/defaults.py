@@ -5,6 +5,7 @@ MAD-X (AdamW 1e-4); papers.md 1.3, 2.3, 5.2. A bundled backbone is thousands of 
 used, so its card carries rates of its own under `training`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,3 +73,6 @@ def check_given(stage: Any) -> None:
     """
     given = {name: getattr(stage, name, None) for name in _GIVEN}
     FitConfig(steps=1, **{name: value for name, value in given.items() if value is not None})
+    rate = getattr(stage, "head_learning_rate", None)
+    if rate is not None and not 0 < rate < math.inf:
+        raise IsoglossError(f"Training option head_learning_rate={rate} must be above 0.")

@@ -9,7 +9,7 @@ from isogloss.errors import IsoglossError
 from isogloss.formats import load_module
 from isogloss.modules import TransferModule
 from isogloss.tasks import Example, Task, canonical_split, evaluate_predictions, read
-from isogloss.tasks.heads import Encoded, Head, Prediction, head_from_json
+from isogloss.tasks.heads import Encoded, Head, Prediction, head_from_json, truncation
 from isogloss.training.inference import Missing, Predictor
 from isogloss.training.language_stage import EVERY, language_of
 from isogloss.training.trained_rows import rows_in_training, same_data
@@ -149,7 +149,8 @@ def evaluate(
     Returns:
         `{"scores": {code: {metric: value, "n": count}}, "mean": {metric: value}, "task", "split", "source", "seen", "mean_over"}`;
         `mean` is over the targets whose labels took no part in the training, neither as a source nor in meta-learning
-        (`seen`). `in_training` counts by language the rows that stand in the training data too; absent where there is none.
+        (`seen`). `in_training` counts by language the rows that stand in the training data too, `cut` those that were too long
+        and lost their end; absent where there are none.
     """
     _refuse_training_split(task_module, data, split)
     predictor = make_predictor(backbone, task_module, languages, targets, missing=missing)
@@ -165,6 +166,10 @@ def evaluate(
             dropped[code] = found.dropped
     known = rows_in_training(task_module.info.training, task, data, examples)
     decoded, rows, predictions = predictor.predict(examples, tokens_per_batch=tokens_per_batch)
+    cut = {
+        code: truncation([row for row in rows if first <= row.example < last]).cut
+        for code, (first, last) in spans.items()
+    }
     certainty = positive_scores(task, len(examples), rows, predictions)
     scores = {
         code: evaluate_predictions(task, examples[first:last], decoded[first:last], certainty and certainty[first:last])
@@ -183,6 +188,7 @@ def evaluate(
         "mean_over": zero_shot or list(scores),
         **({"dropped": dropped} if dropped else {}),
         **({"in_training": known} if known else {}),
+        **({"cut": {code: count for code, count in cut.items() if count}} if any(cut.values()) else {}),
     }
 
 

@@ -16,7 +16,7 @@ from isogloss.modules import ModuleConfig, TransferModule, format_module
 from isogloss.stack import Bank, Stack
 from isogloss.storage import content_key
 from isogloss.tasks import Example, Task, evaluate_predictions, few_shot
-from isogloss.tasks.heads import Head, make_head
+from isogloss.tasks.heads import Head, make_head, truncation
 from isogloss.training.buckets import Batches, TokenBudgetBatches
 from isogloss.training.config import FitConfig, LossResult, TrainedPart
 from isogloss.training.defaults import check_given, optimisation
@@ -307,6 +307,9 @@ class _Trainer:
             # The base cell: nothing is trained, the frozen model answers through its own LM head.
             return facts
         rows = self.head.encode(train, budget=self.stack.text_budget)
+        facts["cut"] = truncation(rows).cut
+        if progress and facts["cut"]:
+            progress.note(f"{facts['cut']} of {len(rows)} rows are too long and are read to their limit only")
         sampler = TokenBudgetBatches(
             [row.length for row in rows],
             batch_size=self.stage.batch_size,
