@@ -100,7 +100,13 @@ def _t5(name: str, model_types: tuple[str, ...]) -> Family:
             "k": "layer.0.SelfAttention.k",
             "v": "layer.0.SelfAttention.v",
             "o": "layer.0.SelfAttention.o",
+            # What the decoder asks of the encoder; PEFT's targets `q` and `v` mean these layers too.
+            "crossq": "layer.1.EncDecAttention.q",
+            "crossk": "layer.1.EncDecAttention.k",
+            "crossv": "layer.1.EncDecAttention.v",
+            "crosso": "layer.1.EncDecAttention.o",
             "up": "layer.{ffn}.DenseReluDense.wi_0",
+            "up2": "layer.{ffn}.DenseReluDense.wi_1",
             "down": "layer.{ffn}.DenseReluDense.wo",
         },
         takes_position_ids=False,

@@ -21,7 +21,9 @@ class LowRankConfig(ModuleConfig):
     Attributes:
         rank: r.
         alpha: Scaling numerator; 0 means alpha = r, a factor of 1.
-        targets: Roles of linear layers: q, k, v, qkv (fused), o, gate, up, down. Empty means q and v, or qkv where fused.
+        targets: Roles of linear layers: q, k, v, qkv (fused), o, gate, up, down; crossq, crossk, crossv, crosso (of a decoder that
+            reads an encoder) and up2 on mT5's kind. Empty means q and v, or qkv where fused. A role that only one side has
+            is left out on the other.
         dropout: On the input of A, in training.
         sides: encoder, decoder or both; empty means all.
     """
@@ -50,16 +52,18 @@ class LowRank(TransferModule):
     def __init__(self, config: LowRankConfig, backbone: Backbone, generator: torch.Generator) -> None:
         super().__init__(config)
         self._places: list[tuple[str, int, str]] = []
-        for side in backbone.sites.sides:
-            if config.sides and side not in config.sides:
-                continue
+        sides = [side for side in backbone.sites.sides if not config.sides or side in config.sides]
+        known = list(dict.fromkeys(role for side in sides for role in backbone.sites.blocks[side][0].linears))
+        strange = next((role for role in config.targets if role not in known), None)
+        if sides and strange is not None:
+            raise IsoglossError(
+                f"The LoRA target '{strange}' is not a linear layer of {backbone.name}; it has {', '.join(known) or 'none'}."
+            )
+        for side in sides:
             for block, site in enumerate(backbone.sites.blocks[side]):
-                for role in config.targets or (("qkv",) if "qkv" in site.linears else ("q", "v")):
+                for role in config.targets or (("qkv",) if "qkv" in known else ("q", "v")):
                     if role not in site.linears:
-                        known = ", ".join(site.linears) or "none"
-                        raise IsoglossError(
-                            f"The LoRA target '{role}' is not a linear layer of {backbone.name}; it has {known}."
-                        )
+                        continue
                     layer = site.linears[role]
                     self._places.append((side, block, role))
                     self.groups[f"{side}_{block}_{role}"] = nn.ParameterDict(
