@@ -343,6 +343,32 @@ def test_modules_list_export_and_import(capsys: pytest.CaptureFixture[str], worl
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_an_imported_task_prompt_scores_as_the_exported_one(
+    capsys: pytest.CaptureFixture[str], world: World, tmp_path: Path
+) -> None:
+    small = ("--limit", 20, "--steps", 2, "--device", "cpu", "--module", "prompt:3")
+    topics = ("science/technology", "travel", "politics", "sports", "health", "entertainment", "geography")
+    words = json.dumps(dict(zip(topics, "abcdefg", strict=True)))
+    head = ("--head", "verbaliser", "--head-option", f"words={words}")
+    train = ("train", "task", "-b", world.backbone, "-t", "topic", "-d", "bundled:parallel", "-s", "en", *small, *head)
+    succeed(capsys, *train, "-o", tmp_path / "p")
+    succeed(capsys, "modules", "export", tmp_path / "p", "--out", tmp_path / "peft")
+    back = ("modules", "import", tmp_path / "peft", "-b", world.backbone, "-t", "topic", "-l", "en")
+    bare = succeed(capsys, *back, "-o", tmp_path / "bare")
+    assert "has weights that are not imported; --head verbaliser" in bare.err
+    succeed(capsys, *back, *head, "-o", tmp_path / "back")
+    score = ("evaluate", "-d", "bundled:parallel", "--targets", "sk,en", "--limit", 20, "--json", "-m")
+    first, second = (succeed(capsys, *score, tmp_path / name).json for name in ("p", "back"))
+    assert first["scores"] == second["scores"]
+    assert first["mean_over"] == second["mean_over"] == ["slk_Latn"]
+    refused = isogloss(capsys, *back, "--head", "linear", "-o", tmp_path / "no")
+    assert refused.status == 2 and "--head linear: it has weights" in refused.err and not (tmp_path / "no").exists()
+    refused = isogloss(capsys, *back[:5], "-l", "en", "--head", "text", "-o", tmp_path / "no")
+    assert refused.status == 2 and "give --task too" in refused.err
+    named = ("modules", "import", tmp_path / "peft", "-b", world.backbone, "-t", "sarcasm", "-o", tmp_path / "own")
+    assert "'sarcasm' is no task that isogloss knows" in succeed(capsys, *named).err
+
+
 def test_push_and_pull_move_the_files_of_a_module(
     capsys: pytest.CaptureFixture[str], world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from isogloss.backbones import Backbone
+from isogloss.backbones import Backbone, load_backbone
 from isogloss.stack import Stack
 from isogloss.tasks import Answer, Example, get_task
 from isogloss.tasks.heads import Prediction, make_head
@@ -202,3 +202,16 @@ def test_every_head_keeps_the_protocol() -> None:
     assert len(methods) == 6
     head = make_head("span", get_task("qa"), backbone("encoder"))
     assert all(callable(getattr(head, name)) for name in methods)
+
+
+def test_a_character_of_several_bytes_is_cut_as_a_whole() -> None:
+    encoder = load_backbone("bundled:encoder")
+    words = dict(zip(get_task("topic").labels or (), "abcdefg", strict=True))
+    head = make_head("verbaliser", get_task("topic"), encoder, words=words, max_length=12)
+    for ending in ("\U00013080", "\U00013080\U00013081", "a\U00013080b"):
+        text = "one two three four five six " + ending
+        assert len(encoder.tokenizer.tokenize("\U00013080")) > 2  # no piece of the vocabulary: bytes
+        for words in range(7):
+            example = Example(id="x", language="eng_Latn", text=" ".join(text.split()[words:]), label="health")
+            (row,) = head.encode([example], budget=None)
+            assert all(len(variant.input_ids) <= 12 for variant in row.alternatives)

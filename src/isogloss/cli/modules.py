@@ -8,11 +8,21 @@ import typer
 from isogloss.cli import _options as o
 from isogloss.cli._console import counted, number, print_facts, print_json, print_table, print_text, say
 from isogloss.cli._hub import pull_folder, push_folder
-from isogloss.cli._inputs import check_backbone_name, check_device, free_output, language_name, open_backbone
+from isogloss.cli._inputs import (
+    check_backbone_name,
+    check_device,
+    free_output,
+    json_pairs,
+    language_name,
+    open_backbone,
+)
 from isogloss.cli._inputs import language as resolve
+from isogloss.errors import IsoglossError
 
 if TYPE_CHECKING:
+    from isogloss.backbones import Backbone
     from isogloss.formats import SavedModule
+    from isogloss.modules import TransferModule
 
 app = typer.Typer(
     help="List, show, import, export and share saved modules.",
@@ -95,21 +105,62 @@ def import_(
     out: o.Out,
     language: Annotated[str | None, typer.Option("--language", "-l", help="It is the module of this language.")] = None,
     task: Annotated[str | None, typer.Option("--task", "-t", help="It is a module of this task.")] = None,
+    head: o.Head = None,
+    head_option: o.HeadOptions = None,
     dtype: o.Dtype = None,
     device: o.Device = None,
     overwrite: o.Overwrite = False,
     json: o.Json = False,
 ) -> None:
-    """Import a module of AdapterHub, PEFT or the S1 authors, and save it as ours."""
+    """Import a module of AdapterHub, PEFT or the S1 authors, and save it as ours.
+
+    A task module whose head has no weights of its own (text, verbaliser) can be evaluated at once; of heads with weights
+    only the module is imported.
+    """
     target = free_output(out, overwrite)
+    options = json_pairs(head_option, "--head-option")
+    if task is None and (head or options):
+        raise IsoglossError("--head and --head-option are for task modules; give --task too.")
     code = resolve(language, "--language").code if language else None
     check_backbone_name(backbone)
     check_device(device, None)
 
     from isogloss.formats import import_module, read_info, save_module
 
-    module = import_module(folder, open_backbone(backbone, dtype, device), language=code, task=task)
+    loaded = open_backbone(backbone, dtype, device)
+    module = import_module(folder, loaded, language=code, task=task)
+    if task is not None:
+        _give_head(module, task, loaded, head, options)
+        if code is not None:
+            module.info.training |= {"source": [code], "seen": [code]}
     _report(read_info(save_module(module, target, overwrite=overwrite)), "imported", json)
+
+
+def _give_head(
+    module: "TransferModule", name: str, backbone: "Backbone", head: str | None, options: dict[str, Any]
+) -> None:
+    """Says in the module's record how it is asked, where nothing more than that is needed."""
+    from isogloss.tasks import get_task, task_names
+    from isogloss.tasks.heads import make_head
+
+    if name not in task_names():
+        if head or options:
+            get_task(name)
+        say(f"note: '{name}' is no task that isogloss knows, so the module comes without a head")
+        return
+    asked = get_task(name)
+    if asked.has_labels and asked.labels is None and not head:
+        say(f"note: the labels of '{name}' are not known here, so the module comes without a head")
+        return
+    made = make_head(head, asked, backbone, **options)
+    if list(made.state_dict()):
+        if head:
+            raise IsoglossError(
+                f"--head {head}: it has weights, which this checkpoint does not hold; use verbaliser or text, or leave --head out."
+            )
+        say(f"note: the head '{made.name}' has weights that are not imported; --head verbaliser needs none")
+        return
+    module.info.head = made.to_json()
 
 
 @app.command("export")

@@ -51,7 +51,7 @@ def _places(training: Mapping[str, Any], data: str | Path) -> Iterator[tuple[str
     for name, splits in ((learned, source), (other, auxiliary)):
         same = same_data(name, data)
         # Nothing is fetched from the Hub for this, unless it is there already for the evaluation.
-        if splits and (same or Path(name).expanduser().is_dir() or name.startswith("bundled:")):
+        if name and splits and (same or Path(name).expanduser().is_dir() or name.startswith("bundled:")):
             yield data if same else name, same, splits
 
 

@@ -193,7 +193,9 @@ class Coder:
             sizes[longest] -= 1
         for name, size in sizes.items():
             if size < len(coded[name]):
-                texts[name] = texts[name][: coded[name][size - 1][1]].rstrip()
+                # A character of several byte tokens goes as a whole.
+                end = min(coded[name][size - 1][1], coded[name][size][0])
+                texts[name] = texts[name][:end].rstrip()
         changed: dict[str, Any] = {name: texts[name] for name in names if getattr(example, name) is not None}
         if choices:
             changed["choices"] = tuple(texts[place] for place in range(len(choices)))
