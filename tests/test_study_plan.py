@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from isogloss.errors import IsoglossError
 from isogloss.study.calibrate import estimate
+from isogloss.study.collect import collect
 from isogloss.study.plan import make_plan
 from isogloss.study.reading import read_marked, read_study
 from isogloss.study.spec import LanguageStageSpec, TaskStageSpec
@@ -66,6 +67,15 @@ def test_a_plan_counts_each_step_once(tmp_path: Path) -> None:
     # Another way to write the same thing is the same step.
     same = planned(tmp_path, 'grid.task_adapter="adapter:8,nonlinearity=relu"')
     assert set(same.steps) == set(plan.steps)
+
+
+def test_a_report_knows_targets_without_data(tmp_path: Path) -> None:
+    plan = planned(tmp_path, "targets=[de, it]")
+    data = collect(Store(tmp_path / "store", create=True, name="small"), plan)
+    asked = {(one.task, one.source, one.language, one.seen) for one in data.planned}
+    expected = {("deu_Latn", False), ("ita_Latn", False), ("eng_Latn", True)}
+    assert asked == {("topic", "eng_Latn", *one) for one in expected}
+    assert len(data.notes) == 1 and data.notes[0].endswith(": ita_Latn")
 
 
 def test_what_decides_a_result_is_in_its_key(tmp_path: Path) -> None:

@@ -16,16 +16,24 @@ from isogloss.errors import IsoglossError
 from isogloss.languages import distances
 from isogloss.report.latex import escape
 from isogloss.report.study_compare import compare
-from isogloss.report.study_data import GateTable, LearningCurve, PoolAttention, PublishedScore, StudyData, StudyScore
+from isogloss.report.study_data import (
+    GateTable,
+    LearningCurve,
+    PlannedScore,
+    PoolAttention,
+    PublishedScore,
+    StudyData,
+    StudyScore,
+)
 from isogloss.report.study_distance import links_of, log_shares
 from isogloss.report.study_effects import effects_of
 from isogloss.report.study_figures import win_matrix
 from isogloss.report.study_index import arms_of, boards_of, groups_of
 from isogloss.report.study_more_tables import published_table
 from isogloss.report.study_page import write_study_report
-from isogloss.report.study_tables import difference_table, language_table, standing_table
+from isogloss.report.study_tables import difference_table, language_table, standing_table, summary_table
 from isogloss.report.study_training_figures import pool_entropy
-from isogloss.report.study_words import task_sentence, verdict
+from isogloss.report.study_words import missing_sentence, task_sentence, verdict
 
 rng = np.random.default_rng(0)
 BASE = (rng.random(120) < 0.5).astype(int)
@@ -113,6 +121,28 @@ def test_groups_of_languages() -> None:
     # Trained on by some setting, and so left out; the same languages under two names are shown once.
     assert found["east"] == {"bul_Cyrl", "rus_Cyrl"} and "script Cyrl" not in found
     assert found["script Latn"] == {"deu_Latn", "swh_Latn"}
+
+
+def test_languages_that_no_setting_has_are_named() -> None:
+    codes = ["eng_Latn", "deu_Latn", "slk_Latn", "rus_Cyrl"]
+    scores = [scored(cell, code, better(0.2)) for cell in ("TA", "TP") for code in codes]
+    asked = [*codes, "bul_Cyrl", "swh_Latn", "tur_Latn"]
+    planned = [PlannedScore("topic", "eng_Latn", code, code in ("eng_Latn", "tur_Latn")) for code in asked]
+    groups = {"east": ["bul", "rus", "slk"]}
+    data = study(scores, planned=[*planned, PlannedScore("ner", "eng_Latn", "deu_Latn")], groups=groups)
+    result = result_of(data)
+    lacking = {one.group.name: one.group.lacking for one in result.groups}
+    # Turkish helps training, and so is missing from no zero-shot group.
+    assert lacking["zero-shot"] == ["bul_Cyrl", "swh_Latn"] and lacking["source"] == []
+    assert lacking["all"] == ["bul_Cyrl", "swh_Latn", "tur_Latn"] and lacking["east"] == ["bul_Cyrl"]
+    table = summary_table([result], data)
+    assert {row[0]: row[-1] for row in table.rows}["topic: zero-shot"] == "Bulgarian and Swahili"
+    notes = " ".join(standing_table(result, data).notes)
+    assert "no setting has a score there: Bulgarian and Swahili." in notes and "all: without Turkish." in notes
+    said = missing_sentence(data, [result])
+    assert "topic has no score in 3 of 7 languages (Bulgarian, Swahili and Turkish)" in said
+    assert "no score at all for ner" in said
+    assert missing_sentence(study(scores, planned=planned[:4]), [result_of(study(scores, planned=planned[:4]))]) is None
 
 
 def test_gap_differences_and_wins_by_hand() -> None:

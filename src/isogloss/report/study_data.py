@@ -53,6 +53,23 @@ class StudyScore:
 
 
 @dataclass(frozen=True)
+class PlannedScore:
+    """A test set that a study asks for, in whatever setting, whether or not there are data for it.
+
+    Attributes:
+        task: Task name.
+        source: Language code that task modules are trained on.
+        language: Language code that they are to be scored on.
+        seen: Whether the language takes part in choosing or training anything in some setting.
+    """
+
+    task: str
+    source: str
+    language: str
+    seen: bool = False
+
+
+@dataclass(frozen=True)
 class LearningCurve:
     """A training's loss or validation score by step."""
 
@@ -118,6 +135,8 @@ class StudyData:
         pools: Prompt pools.
         published: Numbers from papers.
         missing: Steps that failed or have not run: (label, reason).
+        planned: What was to be scored; groups name the languages of it that no setting has a score on.
+        notes: What the plan says of languages that it leaves out, and why, in sentences.
         shares: Share of each language in the backbone's pre-training text, where its card tells.
         command: Command that made the report.
         commit: Commit of the code that made it.
@@ -137,6 +156,8 @@ class StudyData:
     pools: Sequence[PoolAttention] = ()
     published: Sequence[PublishedScore] = ()
     missing: Sequence[tuple[str, str]] = ()
+    planned: Sequence[PlannedScore] = ()
+    notes: Sequence[str] = ()
     shares: Mapping[str, float] = field(default_factory=dict)
     command: str = ""
     commit: str = ""

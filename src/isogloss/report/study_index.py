@@ -49,7 +49,8 @@ class Board:
         arms: Settings that have a score.
         units: (source, language) pairs that have a score, sources in order, each before its targets.
         scores: By setting name and unit, one score a seed, in the order of seeds.
-        trained_on: Units whose language took part in training or choosing for some setting.
+        trained_on: Units whose language took part in training or choosing for some setting, absent ones too.
+        absent: Units that the study asks for and no setting has a score on.
     """
 
     task: str
@@ -58,6 +59,7 @@ class Board:
     units: Sequence[Unit]
     scores: Mapping[tuple[str, Unit], Sequence[StudyScore]]
     trained_on: frozenset[Unit]
+    absent: Sequence[Unit] = ()
 
     @property
     def sources(self) -> list[str]:
@@ -96,11 +98,18 @@ class Group:
         name: Shown as the group's name.
         units: Its test sets.
         note: What the name means.
+        absent: Test sets that belong to it and that no setting has a score on.
     """
 
     name: str
     units: Sequence[Unit]
     note: str = ""
+    absent: Sequence[Unit] = ()
+
+    @property
+    def lacking(self) -> list[str]:
+        """Languages of the absent test sets."""
+        return list(dict.fromkeys(language for _, language in self.absent))
 
 
 def metric_name(board: Board) -> str:
@@ -226,6 +235,8 @@ def boards_of(data: StudyData) -> tuple[list[Board], list[str]]:
         sources = sorted({source for _, (source, _) in found})
         units = sorted({unit for _, unit in found}, key=lambda unit: (sources.index(unit[0]), not own(unit), unit[1]))
         scores = {key: tuple(by_seed[seed] for seed in sorted(by_seed)) for key, by_seed in found.items()}
+        planned = {(one.source, one.language): one.seen for one in data.planned if one.task == task}
+        absent = [unit for unit in planned if unit not in units]
         boards.append(
             Board(
                 task,
@@ -233,7 +244,11 @@ def boards_of(data: StudyData) -> tuple[list[Board], list[str]]:
                 [arm for arm in arms.values() if any(name == arm.name for name, _ in scores)],
                 units,
                 scores,
-                frozenset(unit for (_, unit), ones in scores.items() if own(unit) or any(one.seen for one in ones)),
+                frozenset(
+                    [unit for (_, unit), ones in scores.items() if own(unit) or any(one.seen for one in ones)]
+                    + [unit for unit in absent if own(unit) or planned[unit]]
+                ),
+                absent,
             )
         )
     return boards, problems
@@ -245,14 +260,26 @@ def _place(arms: Mapping[tuple[tuple[str, Factor], ...], Arm], key: str) -> int:
 
 def groups_of(board: Board, data: StudyData) -> list[Group]:
     """The groups of languages that a task's scores are averaged over; empty groups are left out."""
-    fresh = [unit for unit in board.units if unit not in board.trained_on]
+    everything = [*board.units, *board.absent]
+    fresh = [unit for unit in everything if unit not in board.trained_on]
+    scored = frozenset(board.units)
+
+    def group(name: str, members: Iterable[Unit], note: str) -> Group:
+        listed = list(members)
+        return Group(
+            name,
+            [unit for unit in listed if unit in scored],
+            note,
+            [unit for unit in listed if unit not in scored],
+        )
+
     found = [
-        Group("zero-shot", fresh, "languages that took no part in training or choosing anything"),
-        Group("all", list(board.units), "every language, the source too"),
-        Group("source", [unit for unit in board.units if own(unit)], "the language trained on"),
-        Group(
+        group("zero-shot", fresh, "languages that took no part in training or choosing anything"),
+        group("all", everything, "every language, the source too"),
+        group("source", [unit for unit in everything if own(unit)], "the language trained on"),
+        group(
             "helped training",
-            [unit for unit in board.units if unit in board.trained_on and not own(unit)],
+            [unit for unit in everything if unit in board.trained_on and not own(unit)],
             "not the source, but used in training or choosing by some setting",
         ),
     ]
@@ -260,18 +287,18 @@ def groups_of(board: Board, data: StudyData) -> list[Group]:
     if shares:
         share = {unit: shares.get(unit[1], 0.0) for unit in fresh}
         found += [
-            Group(
+            group(
                 "seen in pre-training", [unit for unit in fresh if share[unit] > 0], "zero-shot, in the backbone's text"
             ),
-            Group("unseen", [unit for unit in fresh if share[unit] == 0], "zero-shot, not in the backbone's text"),
+            group("unseen", [unit for unit in fresh if share[unit] == 0], "zero-shot, not in the backbone's text"),
         ]
         if "low-resource" not in data.groups:
             low = [unit for unit in fresh if share[unit] < LOW_SHARE]
             if len(low) < len(fresh):
-                found.append(Group("low-resource", low, f"zero-shot, less than {LOW_SHARE:.1%} of the backbone's text"))
+                found.append(group("low-resource", low, f"zero-shot, less than {LOW_SHARE:.1%} of the backbone's text"))
     for name, codes in data.groups.items():
         known = {resolve_code(code) for code in codes}
-        found.append(Group(name, [unit for unit in fresh if unit[1] in known], "zero-shot, named in the study file"))
+        found.append(group(name, [unit for unit in fresh if unit[1] in known], "zero-shot, named in the study file"))
     for kind in ("script", "family"):
         members: dict[str, list[Unit]] = defaultdict(list)
         for unit in fresh:
@@ -279,14 +306,15 @@ def groups_of(board: Board, data: StudyData) -> list[Group]:
             if known_language and (value := getattr(known_language, kind)):
                 members[value].append(unit)
         for value, units in sorted(members.items()):
+            made = group(f"{kind} {value}", units, f"zero-shot languages of this {kind}")
             # A group of one language stands in the table of languages already.
-            if len({language for _, language in units}) > 1 and len(units) < len(fresh):
-                found.append(Group(f"{kind} {value}", units, f"zero-shot languages of this {kind}"))
+            if len({language for _, language in made.units}) > 1 and len(made.units) < len(found[0].units):
+                found.append(made)
     kept: list[Group] = []
-    for group in found:
+    for one in found:
         # Two names for the same languages would look like two findings.
-        if group.units and not any(set(group.units) == set(other.units) for other in kept):
-            kept.append(group)
+        if one.units and not any(set(one.units) == set(other.units) for other in kept):
+            kept.append(one)
     return kept
 
 

@@ -138,7 +138,10 @@ def study_page(
         ),
         Section("Learning curves", curve_figures(data.curves)),
         Section("Published numbers", [published_table(results, data)] if data.published else []),
-        Section("Failed or missing", [missing_table(data)] if data.missing else []),
+        Section(
+            "Failed or missing",
+            [*([missing_table(data)] if data.missing else []), *(Paragraph(f"Plan: {text}.") for text in data.notes)],
+        ),
         Section("How to read this", [Paragraph(text) for text in method_notes(results)]),
         Section(
             "Where every number comes from",

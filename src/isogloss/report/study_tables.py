@@ -1,6 +1,6 @@
 """The tables of scores in a study's report."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from isogloss.report.statistics import Estimate
 from isogloss.report.study_compare import LEVEL, Pair, TaskResult
@@ -12,6 +12,7 @@ from isogloss.report.tables import Column, Score, Table, Value
 from isogloss.report.trace import Trace
 
 _MOST_WIDE = 24
+_MOST_NAMES = 20  # Languages that a note names.
 
 
 def trace_of(data: StudyData, board: Board | None = None) -> Trace:
@@ -61,7 +62,7 @@ def summary_table(results: Sequence[TaskResult], data: StudyData, *, finer: bool
                 verdict(one),
                 None if best.best is None else 100 * best.best,
                 len({language for _, language in one.units}),
-                listed([language_names([code])[code] for code in one.left_out], 6) or None,
+                listed(_named(dict.fromkeys([*one.left_out, *one.group.lacking])), 6) or None,
             ]
         )
     if not rows:
@@ -78,12 +79,17 @@ def summary_table(results: Sequence[TaskResult], data: StudyData, *, finer: bool
             Column("how sure", note="after correction for all pairs of settings", wide=True),
             Column("best in %", numeric=True, digits=0, note="share of resamples in which it is the highest"),
             Column("languages", numeric=True),
-            Column("missing", note="languages of the group that some setting lacks"),
+            Column("missing", note="languages of the group that are not in the means: a setting lacks them, or all do"),
         ],
         rows,
         notes=[f"{name[0].upper()}{name[1:]}: {note}." for name, note in notes.items()],
         trace=trace_of(data),
     )
+
+
+def _named(codes: Iterable[str]) -> list[str]:
+    """English names, in the order of the codes."""
+    return list(language_names(codes).values())
 
 
 def standing_table(result: TaskResult, data: StudyData) -> Table:
@@ -111,16 +117,16 @@ def standing_table(result: TaskResult, data: StudyData) -> Table:
         rows.append([f"{arm.name} (on {has} of {len(main.group.units)} only)", value, *[None] * (4 + len(groups))])
     notes = []
     if main.left_out:
-        names = [language_names([code])[code] for code in main.left_out]
-        notes.append(f"Not in the means, because a setting lacks them: {', '.join(names)}.")
+        notes.append(f"Not in the means, because a setting lacks them: {', '.join(_named(main.left_out))}.")
+    if main.group.lacking:
+        names = _named(main.group.lacking)
+        notes.append(f"Not in the means, because no setting has a score there: {listed(names, _MOST_NAMES)}.")
     for one_group in groups:
-        lacking = set(one_group.left_out) - set(main.left_out)
+        lacking = {*one_group.left_out, *one_group.group.lacking} - {*main.left_out, *main.group.lacking}
         if lacking:
-            names = [language_names([code])[code] for code in sorted(lacking)]
-            notes.append(f"{one_group.group.name}: without {', '.join(names)}.")
+            notes.append(f"{one_group.group.name}: without {listed(_named(sorted(lacking)), _MOST_NAMES)}.")
     for arm, _, missing in main.unranked:
-        names = [language_names([code])[code] for code in dict.fromkeys(missing)]
-        notes.append(f"{arm.name} is not ranked: it lacks {listed(names, 8)}.")
+        notes.append(f"{arm.name} is not ranked: it lacks {listed(_named(dict.fromkeys(missing)), 8)}.")
     covers = sorted({one.estimate.covers for one in main.standings if one.estimate.covers})
     if covers:
         notes.append(f"95% intervals cover {listed(covers)}.")

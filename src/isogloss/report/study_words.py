@@ -95,6 +95,17 @@ def missing_sentence(data: StudyData, results: Sequence[TaskResult]) -> str | No
     if absent:
         said = [f"{name} ({', '.join(tasks)})" for name, tasks in sorted(absent.items())]
         parts.append(f"left out of the means because a setting lacks them: {listed(said)}")
+    boards = {result.board.task: result.board for result in results}
+    for task in dict.fromkeys(one.task for one in data.planned):
+        if task not in boards:
+            parts.append(f"no score at all for {task}")
+            continue
+        without = language_names(language for _, language in boards[task].absent)
+        if without:
+            whole = {*without, *boards[task].languages}
+            parts.append(
+                f"{task} has no score in {len(without)} of {len(whole)} languages ({listed([*without.values()])})"
+            )
     return f"Not complete: {'; '.join(parts)}." if parts else None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from isogloss.errors import IsoglossError
 from isogloss.formats.saved import isogloss_version
-from isogloss.report.study_data import GateTable, LearningCurve, PublishedScore, StudyData, StudyScore
+from isogloss.report.study_data import GateTable, LearningCurve, PlannedScore, PublishedScore, StudyData, StudyScore
 from isogloss.storage import read_json
 from isogloss.study.steps import Plan
 from isogloss.study.store import CURVE, MODULE, RECORD, SCORES, Store
@@ -56,6 +56,8 @@ def collect(store: Store, plan: Plan | None = None, *, command: str = "", commit
         curves=list(curves.values()),
         gates=gates,
         published=[PublishedScore(**item) for item in plan.published],
+        planned=_planned(plan),
+        notes=plan.notes,
         missing=[(step.label, _why(key, step.needs, failures)) for key, step in plan.steps.items() if key not in done],
         shares=_shares(plan),
         command=command,
@@ -65,6 +67,16 @@ def collect(store: Store, plan: Plan | None = None, *, command: str = "", commit
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         version=isogloss_version(),
     )
+
+
+def _planned(plan: Plan) -> list[PlannedScore]:
+    """Every score that the study asks for, those of targets without data too, which no step is planned for."""
+    found: dict[tuple[str, str, str], bool] = {}
+    for point in plan.points:
+        for code in (*(plan.options.get("targets") or ()), *(code for code, _, _ in point["evaluations"])):
+            place = point["task"], point["source"], code
+            found[place] = found.get(place, False) or code in point["seen"]
+    return [PlannedScore(*place, seen) for place, seen in found.items()]
 
 
 def _backbones(store: Store, plan: Plan, done: Set[str]) -> dict[str, str]:

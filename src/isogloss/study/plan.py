@@ -50,6 +50,7 @@ class _Planner:
             if study.targets == [_ALL] and _ALL not in study.groups
             else language_codes(study.targets, study, ("targets",), marks)
         )
+        self.out.options["targets"] = self.targets  # A report says which of them have no score.
         self._stages: dict[tuple[str, str, bool], dict[str, Any]] = {}
         self._tests: dict[str, list[tuple[str, str, str, str]]] = {}
 
