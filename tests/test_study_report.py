@@ -29,8 +29,8 @@ from isogloss.report.study_distance import links_of, log_shares
 from isogloss.report.study_effects import effects_of
 from isogloss.report.study_figures import win_matrix
 from isogloss.report.study_index import arms_of, boards_of, groups_of
-from isogloss.report.study_more_tables import published_table
 from isogloss.report.study_page import write_study_report
+from isogloss.report.study_published import published_table
 from isogloss.report.study_tables import difference_table, language_table, standing_table, summary_table
 from isogloss.report.study_training_figures import pool_entropy
 from isogloss.report.study_words import missing_sentence, task_sentence, verdict
@@ -267,7 +267,38 @@ def test_published_numbers_stand_beside_the_same_metric_only() -> None:
     table = published_table([result_of(data)], data)
     ours = 100 * np.mean(better(0.1))
     assert [row[6] for row in table.rows] == [pytest.approx(ours), pytest.approx(ours), None, None]
-    assert table.rows[0][7] == pytest.approx(ours - 50) and table.rows[3][8] == "Table 2"
+    assert table.rows[0][7] == pytest.approx(ours - 50) and table.rows[3][9] == "Table 2"
+
+
+def test_published_numbers_stand_beside_the_setting_that_they_name() -> None:
+    codes = ("eng_Latn", "deu_Latn", "slk_Latn")
+    scores = [
+        scored("full", code, None, value=value + gain, update=update)
+        for code, value in zip(codes, (90.0, 60.0, 50.0), strict=True)
+        for update, gain in (("none", 0.0), ("xmaml", 2.0))
+    ]
+    rows = [
+        PublishedScore("topic", "X-MAML (hi)", "slk_Latn", "accuracy", 51.0, "mBERT", "T1", {"update": "xmaml"}),
+        PublishedScore("topic", "mBERT", "mean", "accuracy", 60.0, "mBERT", "T1", {"update": "none"}),
+        PublishedScore("topic", "mBERT", "west", "accuracy", 60.0, "mBERT", "T1", {"update": "none"}),
+        PublishedScore("topic", "mBERT", "zero-shot", "accuracy", 60.0, "mBERT", "T1", {"cell": "full"}),
+        PublishedScore("topic", "mBERT", "tur_Latn", "accuracy", 60.0, "mBERT", "T1", {"update": "none"}),
+        PublishedScore("topic", "XLM-Align", "slk_Latn", "accuracy", 76.0, "base", "T2"),
+    ]
+    data = study(scores, published=rows, groups={"west": ["deu", "eng"]})
+    table = published_table([result_of(data)], data)
+    found = [(row[5], row[6], row[8]) for row in table.rows]
+    assert found == [
+        ("update xmaml", 52.0, None),
+        ("no update", pytest.approx(200 / 3), 3),  # a mean of theirs has the source in it
+        ("no update", 60.0, 1),
+        ("no update", 55.0, 2),
+        ("update xmaml", 57.0, 2),
+        ("no update", None, None),
+        (None, None, None),
+    ]
+    assert "no setting of this study corresponds: topic, XLM-Align." in table.notes[1]
+    assert table.notes[2].endswith("has no such score: topic, mBERT (Turkish, accuracy).") and len(table.notes) == 3
 
 
 def test_entropy_of_pools() -> None:

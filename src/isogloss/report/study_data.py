@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 Factor = str | int | float | bool | None
+# What the mean of a published number may be called: over all languages, or over those without the source.
+MEAN_OF_ALL = frozenset({"", "mean", "average", "avg", "all"})
+MEAN_ZERO_SHOT = frozenset({"zero-shot", "zero_shot"})
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,19 @@ class PoolAttention:
 
 @dataclass(frozen=True)
 class PublishedScore:
-    """A number from a paper, shown beside ours with where it stands."""
+    """A number from a paper, shown beside ours with where it stands.
+
+    Attributes:
+        task: Task name of this study.
+        cell: What the source calls the method.
+        language: A language; `mean` or `all` for the mean over all languages, `zero-shot` for that over all but those trained
+            on, or the name of a group of the study.
+        metric: Its metric; ours stands beside it only if it is the task's main one.
+        value: In percent.
+        backbone: Theirs.
+        source: Where the number stands.
+        setting: Factors of this study's settings that correspond; without it, those whose cell, or whole name, is `cell`.
+    """
 
     task: str
     cell: str
@@ -120,6 +135,7 @@ class PublishedScore:
     value: float
     backbone: str
     source: str
+    setting: Mapping[str, Factor] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The other tables of a study's report: correlations, cost, published numbers, pools, what is missing, every step."""
+"""The other tables of a study's report: correlations, cost, pools, what is missing, every step."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -7,16 +7,15 @@ import numpy as np
 
 from isogloss.report.statistics import Correlation
 from isogloss.report.study_compare import TaskResult
-from isogloss.report.study_data import PoolAttention, PublishedScore, StudyData, StudyScore
+from isogloss.report.study_data import PoolAttention, StudyData, StudyScore
 from isogloss.report.study_distance import PREDICTORS, Link, Links
 from isogloss.report.study_effects import effects_of
 from isogloss.report.study_figures import as_score, source_name
-from isogloss.report.study_index import Arm, Unit, factor_text, language_names, own, resolve_code, sources_in
+from isogloss.report.study_index import Arm, factor_text, language_names, own, sources_in
 from isogloss.report.study_tables import trace_of
 from isogloss.report.study_training_figures import pool_entropy
 from isogloss.report.tables import Column, Score, Table, Value
 
-_MEANS = frozenset({"", "mean", "average", "avg", "all", "zero-shot", "zero_shot"})
 MOST_STEPS = 2000
 
 
@@ -135,68 +134,6 @@ def cost_table(results: Sequence[TaskResult], data: StudyData) -> Table:
         notes=["Language modules and backbones, which several settings share, are not counted."],
         trace=trace_of(data),
     )
-
-
-def published_table(results: Sequence[TaskResult], data: StudyData) -> Table:
-    """Numbers from papers beside ours."""
-    rows: list[list[Value]] = []
-    boards = {result.board.task: result for result in results}
-    for one in data.published:
-        result = boards.get(one.task)
-        matches: list[tuple[str | None, float | None]] = list(_matches(result, one)) if result else []
-        code = resolve_code(one.language)
-        shown = language_names([code])[code] if one.language.lower() not in _MEANS else one.language or "mean"
-        for name, value in matches or [(None, None)]:
-            rows.append(
-                [
-                    f"{one.task}, {one.cell}",
-                    shown,
-                    one.metric,
-                    one.value,
-                    one.backbone,
-                    name,
-                    value,
-                    None if value is None else value - one.value,
-                    one.source,
-                ]
-            )
-    return Table(
-        "Published numbers beside ours",
-        [
-            Column("task, cell"),
-            Column("language"),
-            Column("metric"),
-            Column("published", numeric=True),
-            Column("their backbone"),
-            Column("our setting"),
-            Column("ours", numeric=True),
-            Column("difference", numeric=True, note="ours minus theirs"),
-            Column("where it stands", wide=True),
-        ],
-        rows,
-        notes=[
-            "Backbones, data and training differ, so a difference is no verdict. A dash: this study has no such score in that metric."
-        ],
-    )
-
-
-def _matches(result: TaskResult, one: PublishedScore) -> list[tuple[str, float]]:
-    board = result.board
-    if board.metric != one.metric:
-        return []
-    found = []
-    for arm in board.arms:
-        if one.cell not in (arm.name, arm.factors.get("cell")):
-            continue
-        if one.language.lower() in _MEANS:
-            standing = next((s for s in result.main.standings if s.arm == arm), None)
-            value = standing.estimate.value if standing else None
-        else:
-            units: list[Unit] = [unit for unit in board.units if unit[1] == resolve_code(one.language)]
-            value = board.mean(arm, units)
-        if value is not None:
-            found.append((arm.name, value))
-    return found
 
 
 def pool_table(pool: PoolAttention) -> Table:

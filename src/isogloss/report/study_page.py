@@ -34,10 +34,10 @@ from isogloss.report.study_more_tables import (
     effect_table,
     missing_table,
     pool_table,
-    published_table,
     sources_of_pairs,
     step_tables,
 )
+from isogloss.report.study_published import published_table
 from isogloss.report.study_tables import (
     difference_table,
     language_table,

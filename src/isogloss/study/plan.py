@@ -8,6 +8,7 @@ from isogloss.languages import resolve
 from isogloss.storage import content_key
 from isogloss.study import sources
 from isogloss.study.grid import Point, language_codes, points, replaced
+from isogloss.study.published import published_notes
 from isogloss.study.reading import Marks
 from isogloss.study.spec import Study, TaskSection, TaskStageSpec, TestSet
 from isogloss.study.steps import Plan, Step, step_key
@@ -67,6 +68,7 @@ class _Planner:
             self._add(point)
         for reason, codes in self.lacking.items():
             self._lack(reason, list(codes))
+        self.out.notes += published_notes(self.study, self.out.points, self.marks)
         if self.unseen:
             names = ", ".join(self.unseen)
             self.out.notes.append(

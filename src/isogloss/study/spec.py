@@ -214,7 +214,20 @@ class Quirks(Strict):
 
 
 class Published(Strict):
-    """A number from a paper, with where it stands."""
+    """A number from a paper, with where it stands.
+
+    Attributes:
+        task: Name under `tasks`.
+        cell: What the source calls the method.
+        language: A language; `mean` or `all` for a mean over all languages, `zero-shot` for one over all but those trained on,
+            or a group.
+        metric: Its metric; ours stands beside it if it is that of the report.
+        value: In percent.
+        backbone: Theirs, in words.
+        source: Where the number stands.
+        setting: Which of this study's settings correspond, by values of the grid, `{update: none}`; without it, those of the
+            cell that `cell` names, and where there is no such cell, none.
+    """
 
     task: str
     cell: str
@@ -223,6 +236,7 @@ class Published(Strict):
     value: float
     backbone: str
     source: str
+    setting: dict[str, Scalar] | None = Field(default=None, min_length=1)
 
 
 class Study(Strict):
