@@ -13,8 +13,10 @@ from pydantic import BaseModel
 from isogloss.errors import IsoglossError
 from isogloss.study.calibrate import estimate
 from isogloss.study.collect import collect
+from isogloss.study.grid import language_codes
 from isogloss.study.plan import make_plan
 from isogloss.study.reading import read_marked, read_study
+from isogloss.study.shares import given_shares, known_shares
 from isogloss.study.spec import LanguageStageSpec, TaskStageSpec
 from isogloss.study.status import read_status
 from isogloss.study.steps import Plan
@@ -76,6 +78,37 @@ def test_a_report_knows_targets_without_data(tmp_path: Path) -> None:
     expected = {("deu_Latn", False), ("ita_Latn", False), ("eng_Latn", True)}
     assert asked == {("topic", "eng_Latn", *one) for one in expected}
     assert len(data.notes) == 1 and data.notes[0].endswith(": ita_Latn")
+
+
+def test_shares_are_of_each_backbone_and_may_be_given(tmp_path: Path) -> None:
+    both = "grid.backbone=[bundled:encoder, bundled:decoder]"
+    found = known_shares(planned(tmp_path, both))
+    assert found["bundled:encoder"]["slk_Latn"] != found["bundled:decoder"]["slk_Latn"]
+    assert all(sum(shares.values()) == pytest.approx(1) for shares in found.values())
+    text = f"{GOOD}groups: {{west: [de, fr]}}\nshares:\n  bundled:encoder: {{en: 0.7, German: 0.2}}\n  bundled:decoder: [en, west]\n"
+    plan = planned(tmp_path, both, text=text)
+    plan.save(tmp_path / "plan.json")
+    assert known_shares(Plan.load(tmp_path / "plan.json")) == {
+        "bundled:encoder": {"eng_Latn": 0.7, "deu_Latn": 0.2},
+        "bundled:decoder": {"eng_Latn": None, "deu_Latn": None, "fra_Latn": None},
+    }
+    assert set(plan.steps) == set(planned(tmp_path, both).steps)
+    for old, new, wanted in (
+        ("0.7, German: 0.2", "70, German: 20", "line 16, has a wrong value for 'shares.bundled:encoder.en'"),
+        ("0.7, German: 0.2", "0.7, German: 0.4", "line 16, gives shares of 'bundled:encoder' that sum to 1.1"),
+        ("0.7, German: 0.2", "0.7, eng: 0.2", "line 16, gives eng_Latn a share twice"),
+        ("[en, west]", "[en, east]", "line 17, names 'east', which is neither a group"),
+    ):
+        assert wanted in refused(tmp_path, both, text=text.replace(old, new))
+
+
+def test_s2_has_the_shares_of_its_backbones() -> None:
+    study, marks = read_marked("recipes/study/s2.yaml")
+    found = given_shares(study, marks)
+    assert list(found) == study.grid.backbone
+    # The languages that S2 evaluates are the backbones' own (papers.md 2.4), which are the recipe's groups too.
+    for shares, group in zip(found.values(), ("xglm", "bloom"), strict=True):
+        assert list(shares) == language_codes([group], study, (), marks)
 
 
 def test_what_decides_a_result_is_in_its_key(tmp_path: Path) -> None:

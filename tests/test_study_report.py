@@ -28,7 +28,8 @@ from isogloss.report.study_data import (
 from isogloss.report.study_distance import links_of, log_shares
 from isogloss.report.study_effects import effects_of
 from isogloss.report.study_figures import win_matrix
-from isogloss.report.study_index import arms_of, boards_of, groups_of
+from isogloss.report.study_groups import groups_of
+from isogloss.report.study_index import arms_of, boards_of
 from isogloss.report.study_page import write_study_report
 from isogloss.report.study_published import published_table
 from isogloss.report.study_tables import difference_table, language_table, standing_table, summary_table
@@ -111,7 +112,7 @@ def test_groups_of_languages() -> None:
     codes = ["eng_Latn", "deu_Latn", "rus_Cyrl", "bul_Cyrl", "swh_Latn", "tur_Latn"]
     scores = [scored("TA", code, better(0.1), seen=code in ("eng_Latn", "tur_Latn")) for code in codes]
     shares = {"deu_Latn": 0.2, "rus": 0.1, "bul_Cyrl": 0.0002, "eng_Latn": 0.5}
-    data = study(scores, shares=shares, groups={"east": ["bul", "rus_Cyrl", "tur_Latn"]})
+    data = study(scores, shares={"": shares}, groups={"east": ["bul", "rus_Cyrl", "tur_Latn"]})
     (board,), _ = boards_of(data)
     found = {group.name: {language for _, language in group.units} for group in groups_of(board, data)}
     assert found["zero-shot"] == {"deu_Latn", "rus_Cyrl", "bul_Cyrl", "swh_Latn"}
@@ -121,6 +122,48 @@ def test_groups_of_languages() -> None:
     # Trained on by some setting, and so left out; the same languages under two names are shown once.
     assert found["east"] == {"bul_Cyrl", "rus_Cyrl"} and "script Cyrl" not in found
     assert found["script Latn"] == {"deu_Latn", "swh_Latn"}
+
+
+def test_shares_are_those_of_each_settings_backbone() -> None:
+    codes = ["eng_Latn", "deu_Latn", "rus_Cyrl", "swh_Latn", "tur_Latn", "hin_Deva"]
+    shares = {
+        "a": {"eng": 0.6, "deu": 0.3, "rus": 0.0999, "swh": 0.0001},
+        "b": {"eng": 0.5, "rus": 0.2, "swh": 0.2, "tur": 0.1},
+    }
+
+    def made(backbones: tuple[str, ...], known: dict[str, object]) -> tuple[StudyData, dict[str, set[str]]]:
+        scores = [
+            scored("TP", code, better(0.1 * place), backbone=name, freeze=frozen)
+            for name in backbones for frozen in (True, False) for place, code in enumerate(codes)
+        ]  # fmt: skip
+        data = study(scores, shares=known)
+        found = groups_of(boards_of(data)[0][0], data)
+        return data, {one.name: {language for _, language in one.units} for one in found}
+
+    data, groups = made(("a", "b"), shares)
+    assert groups["seen by a"] == {"deu_Latn", "rus_Cyrl", "swh_Latn"} and "seen in pre-training" not in groups
+    assert groups["unseen by b"] == {"deu_Latn", "hin_Deva"} and groups["low-resource for a"] >= {"swh_Latn"}
+    # Only a backbone's own settings are ranked on what it has seen.
+    result = result_of(data)
+    assert {one.arm.factors["backbone"] for one in result.group("seen by a").standings} == {"a"}
+    assert result.group("seen by a").unranked == [] and len(result.main.standings) == 4
+    links = links_of(result.board, data)
+    german = links.units.index(("eng_Latn", "deu_Latn"))
+    columns = {arm.factors["backbone"]: links.shares[arm][german] for arm in result.board.arms}
+    assert columns == {"a": pytest.approx(np.log10(0.3)), "b": pytest.approx(np.log10(0.05))}
+    assert {link.arm.factors["backbone"] for link in links.links if link.predictor == "log share"} == {"a", "b"}
+    assert "log share" in links.freezing
+
+    # Backbones that agree have groups in common; one that is not known has none.
+    _, groups = made(("a", "c"), {**shares, "c": shares["a"]})
+    assert groups["seen in pre-training"] == {"deu_Latn", "rus_Cyrl", "swh_Latn"} and "seen by a" not in groups
+    data, groups = made(("a", "x"), shares)
+    assert "seen by a" in groups and not {"seen in pre-training", "seen by x"} & set(groups)
+    assert "log share" not in links_of(boards_of(data)[0][0], data).freezing
+    # A list says what was seen, and not how much of it.
+    data, groups = made(("a",), {"a": {"deu": None, "eng": None}})
+    assert groups["seen in pre-training"] == {"deu_Latn"} and not any("low" in name for name in groups)
+    assert not any(link.predictor == "log share" for link in links_of(boards_of(data)[0][0], data).links)
 
 
 def test_languages_that_no_setting_has_are_named() -> None:
@@ -236,7 +279,7 @@ def test_unknown_languages_have_no_distance_but_stay() -> None:
 
 def test_log_shares_count_absent_languages_with_half_the_smallest() -> None:
     assert log_shares({"a": 0.1, "b": 0.01}, ["a", "b", "c"]) == pytest.approx([-1, -2, np.log10(0.005)])
-    assert np.isnan(log_shares({}, ["a"])).all()
+    assert np.isnan(log_shares({}, ["a"])).all() and np.isnan(log_shares({"a": 0.1, "b": None}, ["a"])).all()
 
 
 def test_effects_hold_all_else_fixed() -> None:
@@ -390,6 +433,13 @@ def test_writing_again_needs_leave_and_gives_the_same_bytes(written: tuple[Path,
     before = {path: path.read_bytes() for path in (tmp_path / "a").rglob("*.*")}
     write_study_report(small, tmp_path / "a", overwrite=True, draws=100)
     assert {path: path.read_bytes() for path in (tmp_path / "a").rglob("*.*")} == before and len(before) >= 7
+
+
+def test_backbones_of_unknown_pretraining_are_named(tmp_path: Path) -> None:
+    scores = [scored("TA", "deu_Latn", None, value=1.0, backbone=name) for name in ("known", "strange")]
+    write_study_report(study(scores, shares={"known": {"deu": 1.0}}), tmp_path / "r")
+    text = (tmp_path / "r" / "report.md").read_text(encoding="utf-8")
+    assert "Which languages strange was trained on is not known here" in text
 
 
 def test_a_study_without_scores_is_refused(tmp_path: Path) -> None:

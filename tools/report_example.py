@@ -122,7 +122,7 @@ def cells_study(languages: int = 16, examples: int = 204, seeds: int = 3) -> Stu
             PublishedScore("qa", "LP+TA", "slk_Latn", "em", 40.0, "mt0-base", "an invented number, Table 0"),
         ],
         missing=[("task training LP+TP, claims, seed 3, on swh_Latn", "failed: the loss is not finite at step 120 <nan>")],
-        shares={code: SHARES[code] for code in codes},
+        shares={"": {code: SHARES[code] for code in codes}},
         command="isogloss study report example.yaml",
         commit="0123abc",
         groups={"Slavic": ["rus_Cyrl", "bul_Cyrl", "ces_Latn", "slk_Latn", "slv_Latn"]},
@@ -164,7 +164,7 @@ def freezing_study(languages: int = 16, examples: int = 204, seeds: int = 4) -> 
                                 (1024 * length if frozen else 564_000_000, 4096 * length, 40.0 + length),
                             )
                         )
-    return StudyData("Freezing (invented)", "Does freezing the backbone weaken the pull of languages near the source?", scores, shares={code: SHARES[code] for code in codes}, command="isogloss study report example.yaml", commit="0123abc")  # fmt: skip
+    return StudyData("Freezing (invented)", "Does freezing the backbone weaken the pull of languages near the source?", scores, shares={"": {code: SHARES[code] for code in codes}}, command="isogloss study report example.yaml", commit="0123abc")  # fmt: skip
 
 
 def sources_study(examples: int = 120, seeds: int = 2) -> StudyData:

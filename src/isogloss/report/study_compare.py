@@ -21,7 +21,8 @@ from isogloss.report.statistics import (
     seeds_p,
 )
 from isogloss.report.study_data import StudyData
-from isogloss.report.study_index import Arm, Board, Group, Unit, groups_of, own
+from isogloss.report.study_groups import Group, groups_of
+from isogloss.report.study_index import Arm, Board, Unit, backbone_of, own
 from isogloss.report.study_sets import aligned_sets
 
 LEVEL = 0.05
@@ -180,15 +181,16 @@ _Plan = tuple[Group, list[Unit], list[Arm], list[Arm]]
 
 def _plan(board: Board, group: Group) -> _Plan:
     """The test sets that all ranked settings share, the ranked settings, and the others."""
-    has = {arm: [unit for unit in group.units if (arm.name, unit) in board.scores] for arm in board.arms}
+    arms = [arm for arm in board.arms if group.backbone in (None, backbone_of(arm))]
+    has = {arm: [unit for unit in group.units if (arm.name, unit) in board.scores] for arm in arms}
     # A setting with less than half of what the fullest one has would leave too little to compare the others on.
     most = max((len(units) for units in has.values()), default=0)
-    ranked = [arm for arm in board.arms if has[arm] and len(has[arm]) >= most / 2]
+    ranked = [arm for arm in arms if has[arm] and len(has[arm]) >= most / 2]
     common = [unit for unit in group.units if all(unit in has[arm] for arm in ranked)]
     while ranked and not common:
         ranked.remove(min(ranked, key=lambda arm: len(has[arm])))
         common = [unit for unit in group.units if all(unit in has[arm] for arm in ranked)]
-    return group, common, ranked, [arm for arm in board.arms if arm not in ranked]
+    return group, common, ranked, [arm for arm in arms if arm not in ranked]
 
 
 def _group(

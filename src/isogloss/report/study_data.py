@@ -153,7 +153,8 @@ class StudyData:
         missing: Steps that failed or have not run: (label, reason).
         planned: What was to be scored; groups name the languages of it that no setting has a score on.
         notes: What the plan says of languages that it leaves out, and why, in sentences.
-        shares: Share of each language in the backbone's pre-training text, where its card tells.
+        shares: Share of each language in the pre-training text, by backbone name (empty for settings without a factor
+            `backbone`) and language, where it is known; None for a language that is in the text with an unknown share.
         command: Command that made the report.
         commit: Commit of the code that made it.
         groups: Named groups of languages of the study file; one named `low-resource` takes the place of the rule on shares.
@@ -174,7 +175,7 @@ class StudyData:
     missing: Sequence[tuple[str, str]] = ()
     planned: Sequence[PlannedScore] = ()
     notes: Sequence[str] = ()
-    shares: Mapping[str, float] = field(default_factory=dict)
+    shares: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     command: str = ""
     commit: str = ""
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)

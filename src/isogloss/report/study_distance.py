@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -16,7 +16,17 @@ from isogloss.report.statistics import (
     partial_correlation,
 )
 from isogloss.report.study_data import StudyData
-from isogloss.report.study_index import Arm, Board, Unit, frozen_of, language_of, own, resolve_code, sources_in
+from isogloss.report.study_index import (
+    Arm,
+    Board,
+    Unit,
+    backbone_of,
+    frozen_of,
+    language_of,
+    own,
+    shares_of,
+    sources_in,
+)
 
 SHARE = "log share"
 PREDICTORS = (*DISTANCE_KINDS, SHARE)
@@ -51,7 +61,8 @@ class Links:
     Attributes:
         board: Its scores.
         units: Test sets used: every language that was not trained on.
-        columns: Predictor values by name, in the order of `units`; NaN where unknown.
+        columns: Distances by kind, in the order of `units`; NaN where unknown.
+        shares: Log shares by setting, each of its own backbone, in the order of `units`; NaN where unknown.
         values: Scores by setting, in the order of `units`; NaN where missing.
         links: By setting and predictor.
         freezing: By predictor, Pearson's r of the frozen settings' mean score, that of the unfrozen ones', and the first
@@ -62,6 +73,7 @@ class Links:
     board: Board
     units: Sequence[Unit]
     columns: Mapping[str, Sequence[float]]
+    shares: Mapping[Arm, Sequence[float]]
     values: Mapping[Arm, Sequence[float]]
     links: Sequence[Link]
     freezing: Mapping[str, tuple[Correlation, Correlation, Correlation]]
@@ -69,20 +81,33 @@ class Links:
 
     def mean_of(self, frozen: bool) -> list[float] | None:
         """The mean score of the frozen or unfrozen settings by test set; None where there are none."""
-        rows = [self.values[arm] for arm in self.board.arms if frozen_of(arm) is frozen]
-        if not rows:
-            return None
-        table = np.array(rows, dtype=np.float64)
+        arms = self.frozen_arms(frozen)
         # A test set that one of them lacks would shift the mean.
-        return [float(column.mean()) for column in table.T]
+        return _means([self.values[arm] for arm in arms]) if arms else None
+
+    def frozen_arms(self, frozen: bool) -> list[Arm]:
+        """The frozen or unfrozen settings."""
+        return [arm for arm in self.board.arms if frozen_of(arm) is frozen]
+
+    def column(self, name: str, arms: Sequence[Arm]) -> Sequence[float]:
+        """A predictor by test set; the share is the mean of the log shares of the settings' backbones."""
+        return _means([self.shares[arm] for arm in arms]) if name == SHARE else self.columns[name]
+
+
+def _means(rows: Sequence[Sequence[float]]) -> list[float]:
+    return [float(value) for value in np.array(rows, dtype=np.float64).mean(axis=0)]
 
 
 def links_of(board: Board, data: StudyData) -> Links:
     """Correlates all settings of a task with all predictors."""
     units = [unit for unit in board.units if not own(unit)]
-    shares = {resolve_code(code): share for code, share in data.shares.items()}
+    known = shares_of(board, data)
     columns: dict[str, list[float]] = {kind: [_distance(kind, unit) for unit in units] for kind in DISTANCE_KINDS}
-    columns[SHARE] = log_shares(shares, [language for _, language in units])
+    by_backbone = {
+        name: log_shares(known.get(name, {}), [language for _, language in units])
+        for name in {backbone_of(arm) for arm in board.arms}
+    }
+    shares = {arm: by_backbone[backbone_of(arm)] for arm in board.arms}
     values = {
         arm: [math.nan if (value := board.value(arm, unit)) is None else value for unit in units] for arm in board.arms
     }
@@ -90,9 +115,9 @@ def links_of(board: Board, data: StudyData) -> Links:
     found: list[Link] = []
     for arm in board.arms:
         for name in PREDICTORS:
-            x, y = columns[name], values[arm]
-            control = columns["featural" if name == SHARE else SHARE]
-            known = not all(math.isnan(value) for value in control)
+            x, y = shares[arm] if name == SHARE else columns[name], values[arm]
+            control = columns["featural"] if name == SHARE else shares[arm]
+            controlled = not all(math.isnan(value) for value in control)
             if all(math.isnan(value) for value in x):
                 continue
             found.append(
@@ -101,7 +126,7 @@ def links_of(board: Board, data: StudyData) -> Links:
                     name,
                     correlate(x, y, blocks=blocks, clusters=clusters),
                     correlate(x, y, ranks=True, blocks=blocks, clusters=clusters),
-                    partial_correlation(x, y, [control], blocks=blocks, clusters=clusters) if known else None,
+                    partial_correlation(x, y, [control], blocks=blocks, clusters=clusters) if controlled else None,
                     None,
                 )
             )
@@ -110,25 +135,32 @@ def links_of(board: Board, data: StudyData) -> Links:
         Link(one.arm, one.predictor, one.pearson, one.spearman, one.partial, None if math.isnan(p) else float(p))
         for one, p in zip(found, adjusted, strict=True)
     ]
-    plain = Links(board, units, columns, values, links, {}, _without(units))
+    plain = Links(board, units, columns, shares, values, links, {}, _without(units))
     frozen, unfrozen = plain.mean_of(True), plain.mean_of(False)
     freezing = {}
     if frozen and unfrozen:
         for name in PREDICTORS:
-            change = correlation_difference(columns[name], frozen, unfrozen, blocks=blocks, clusters=clusters)
+            column = plain.column(name, plain.frozen_arms(True))
+            if not np.allclose(column, plain.column(name, plain.frozen_arms(False)), atol=1e-9, equal_nan=True):
+                continue  # Shares of other backbones on the one side than on the other.
+            change = correlation_difference(column, frozen, unfrozen, blocks=blocks, clusters=clusters)
             if change.r is not None:
-                alone = [correlate(columns[name], one, blocks=blocks, clusters=clusters) for one in (frozen, unfrozen)]
+                alone = [correlate(column, one, blocks=blocks, clusters=clusters) for one in (frozen, unfrozen)]
                 freezing[name] = (alone[0], alone[1], change)
-    return Links(board, units, columns, values, links, freezing, plain.missing)
+    return replace(plain, freezing=freezing)
 
 
-def log_shares(shares: Mapping[str, float], languages: Sequence[str]) -> list[float]:
-    """Decimal logarithm of the shares; a language that is not in the text gets half of the smallest share there is."""
-    present = [share for share in shares.values() if share > 0]
-    if not present:
+def log_shares(shares: Mapping[str, float | None], languages: Sequence[str]) -> list[float]:
+    """Decimal logarithm of the shares; a language that is not in the text gets half of the smallest share there is.
+
+    All are NaN where a share is unknown: one that is left out may be the smallest.
+    """
+    numbers = {code: share for code, share in shares.items() if share is not None}
+    present = [share for share in numbers.values() if share > 0]
+    if not present or len(numbers) < len(shares):
         return [math.nan] * len(languages)
     floor = min(present) / 2
-    return [math.log10(max(shares.get(language, 0.0), floor)) for language in languages]
+    return [math.log10(max(numbers.get(language, 0.0), floor)) for language in languages]
 
 
 def _distance(kind: str, unit: Unit) -> float:

@@ -15,7 +15,7 @@ from isogloss.report.scatter_plot import Cloud, Panel, scatter_plot
 from isogloss.report.statistics import Estimate
 from isogloss.report.study_compare import TaskResult
 from isogloss.report.study_data import Factor, StudyScore
-from isogloss.report.study_distance import SHARE, Links
+from isogloss.report.study_distance import PREDICTORS, SHARE, Links
 from isogloss.report.study_index import Arm, Board, Unit, arms_of, language_names, metric_name, own, sources_in
 from isogloss.report.study_words import number
 from isogloss.report.tables import Score
@@ -176,21 +176,25 @@ def win_matrix(board: Board, arms: Sequence[Arm], units: Sequence[Unit]) -> list
 def distance_figure(links: Links, place: int) -> Figure | None:
     """Score against each predictor, with fitted lines: frozen and unfrozen, or the highest settings."""
     frozen, unfrozen = links.mean_of(True), links.mean_of(False)
-    clouds: dict[str, Sequence[float]] = {}
+    clouds: list[tuple[str, Sequence[float], Sequence[Arm]]] = []
     if frozen and unfrozen:
-        clouds = {"frozen backbone": frozen, "unfrozen backbone": unfrozen}
+        clouds = [
+            ("frozen backbone", frozen, links.frozen_arms(True)),
+            ("unfrozen backbone", unfrozen, links.frozen_arms(False)),
+        ]
         meaning = "Each point is a language: the mean over the frozen or unfrozen settings."
     else:
         means = {arm: float(np.nanmean(values)) for arm, values in links.values.items() if not np.isnan(values).all()}
         arms = sorted(means, key=lambda arm: -means[arm])[:4]
-        clouds = {arm.name: links.values[arm] for arm in arms}
+        clouds = [(arm.name, links.values[arm], [arm]) for arm in arms]
         meaning = "Each point is a language. " + (
             f"The {len(arms)} highest of {len(means)} settings." if len(means) > len(arms) else ""
         )
     panels = []
-    for name, column in links.columns.items():
+    for name in PREDICTORS:
         shown = []
-        for label, values in clouds.items():
+        for label, values, behind in clouds:
+            column = links.column(name, behind)
             pairs = [(x, y) for x, y in zip(column, values, strict=True) if not math.isnan(x) and not math.isnan(y)]
             if name == SHARE:
                 pairs = [(10**x, y) for x, y in pairs]

@@ -1,4 +1,4 @@
-"""The scores of a study put in order: settings, boards by task, groups of languages, and what is not as it should be."""
+"""The scores of a study put in order: settings, boards by task, and what is not as it should be."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,8 +13,6 @@ from isogloss.report.study_data import Factor, StudyData, StudyScore
 
 # A test set as the report sees it: trained on the first language, scored on the second.
 Unit = tuple[str, str]
-# Languages with less than this share of the pre-training text count as low in resources where the study names no group.
-LOW_SHARE = 0.001
 _NOT_A_FACTOR = frozenset({"task", "source", "sources", "target", "targets", "language", "seed"})
 # The first of these that tell settings apart give them their names.
 _ORDER = (
@@ -88,28 +86,6 @@ class Board:
             for one in self.scores.get((arm.name, unit), ()):
                 values[one.seed].append(one.value)
         return {seed: float(np.mean(found)) for seed, found in sorted(values.items()) if len(found) == len(units)}
-
-
-@dataclass(frozen=True)
-class Group:
-    """Languages whose scores are averaged.
-
-    Attributes:
-        name: Shown as the group's name.
-        units: Its test sets.
-        note: What the name means.
-        absent: Test sets that belong to it and that no setting has a score on.
-    """
-
-    name: str
-    units: Sequence[Unit]
-    note: str = ""
-    absent: Sequence[Unit] = ()
-
-    @property
-    def lacking(self) -> list[str]:
-        """Languages of the absent test sets."""
-        return list(dict.fromkeys(language for _, language in self.absent))
 
 
 def metric_name(board: Board) -> str:
@@ -258,64 +234,20 @@ def _place(arms: Mapping[tuple[tuple[str, Factor], ...], Arm], key: str) -> int:
     return next(place for identity in arms for place, (name, _) in enumerate(identity) if name == key)
 
 
-def groups_of(board: Board, data: StudyData) -> list[Group]:
-    """The groups of languages that a task's scores are averaged over; empty groups are left out."""
-    everything = [*board.units, *board.absent]
-    fresh = [unit for unit in everything if unit not in board.trained_on]
-    scored = frozenset(board.units)
+def backbone_of(arm: Arm) -> str:
+    """The backbone of a setting; empty where its factors do not tell."""
+    name = arm.factors.get("backbone")
+    return "" if name is None else str(name)
 
-    def group(name: str, members: Iterable[Unit], note: str) -> Group:
-        listed = list(members)
-        return Group(
-            name,
-            [unit for unit in listed if unit in scored],
-            note,
-            [unit for unit in listed if unit not in scored],
-        )
 
-    found = [
-        group("zero-shot", fresh, "languages that took no part in training or choosing anything"),
-        group("all", everything, "every language, the source too"),
-        group("source", [unit for unit in everything if own(unit)], "the language trained on"),
-        group(
-            "helped training",
-            [unit for unit in everything if unit in board.trained_on and not own(unit)],
-            "not the source, but used in training or choosing by some setting",
-        ),
-    ]
-    shares = {resolve_code(code): share for code, share in data.shares.items()}
-    if shares:
-        share = {unit: shares.get(unit[1], 0.0) for unit in fresh}
-        found += [
-            group(
-                "seen in pre-training", [unit for unit in fresh if share[unit] > 0], "zero-shot, in the backbone's text"
-            ),
-            group("unseen", [unit for unit in fresh if share[unit] == 0], "zero-shot, not in the backbone's text"),
-        ]
-        if "low-resource" not in data.groups:
-            low = [unit for unit in fresh if share[unit] < LOW_SHARE]
-            if len(low) < len(fresh):
-                found.append(group("low-resource", low, f"zero-shot, less than {LOW_SHARE:.1%} of the backbone's text"))
-    for name, codes in data.groups.items():
-        known = {resolve_code(code) for code in codes}
-        found.append(group(name, [unit for unit in fresh if unit[1] in known], "zero-shot, named in the study file"))
-    for kind in ("script", "family"):
-        members: dict[str, list[Unit]] = defaultdict(list)
-        for unit in fresh:
-            known_language = language_of(unit[1])
-            if known_language and (value := getattr(known_language, kind)):
-                members[value].append(unit)
-        for value, units in sorted(members.items()):
-            made = group(f"{kind} {value}", units, f"zero-shot languages of this {kind}")
-            # A group of one language stands in the table of languages already.
-            if len({language for _, language in made.units}) > 1 and len(made.units) < len(found[0].units):
-                found.append(made)
-    kept: list[Group] = []
-    for one in found:
-        # Two names for the same languages would look like two findings.
-        if one.units and not any(set(one.units) == set(other.units) for other in kept):
-            kept.append(one)
-    return kept
+def shares_of(board: Board, data: StudyData) -> dict[str, dict[str, float | None]]:
+    """Shares of the pre-training text by backbone and language, of those backbones of a board that they are known for."""
+    names = dict.fromkeys(backbone_of(arm) for arm in board.arms)
+    return {
+        name: {resolve_code(code): share for code, share in data.shares[name].items()}
+        for name in names
+        if data.shares.get(name)
+    }
 
 
 def resolve_code(code: str) -> str:

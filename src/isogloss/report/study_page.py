@@ -27,7 +27,7 @@ from isogloss.report.study_files import (
     study_latex,
     study_markdown,
 )
-from isogloss.report.study_index import boards_of
+from isogloss.report.study_index import backbone_of, boards_of
 from isogloss.report.study_more_tables import (
     correlation_tables,
     cost_table,
@@ -50,6 +50,7 @@ from isogloss.report.study_training_figures import curve_figures, gate_figure
 from isogloss.report.study_words import (
     freezing_sentence,
     group_sentence,
+    listed,
     method_notes,
     missing_sentence,
     task_sentence,
@@ -99,7 +100,7 @@ def study_page(
     data: StudyData, results: Sequence[TaskResult], links: Sequence[Links], problems: Sequence[str] = ()
 ) -> Page:
     """The page, from what was found."""
-    notes = [*problems, *(note for result in results for note in result.notes)]
+    notes = [*problems, *(note for result in results for note in result.notes), *_unknown_shares(results, data)]
     summary = [
         data.description,
         *(task_sentence(result) for result in results),
@@ -176,6 +177,17 @@ def _pool_blocks(pool: PoolAttention, place: int) -> list[Block]:
     if several:
         blocks = [dendrogram(f"pool-tree-{place}", pool, clusters), agreement_table(clusters), *blocks]
     return [*blocks, Paragraph(f"{pool.label}: {origin}")] if origin else blocks
+
+
+def _unknown_shares(results: Sequence[TaskResult], data: StudyData) -> list[str]:
+    used = dict.fromkeys(backbone_of(arm) for result in results for arm in result.board.arms)
+    names = [name for name in used if name and not data.shares.get(name)]
+    if not names:
+        return []
+    return [
+        f"Which languages {listed(names)} was trained on is not known here, so no group and no correlation says how that matters; "
+        "`shares` in the study file can."
+    ]
 
 
 def _winners(results: Sequence[TaskResult], data: StudyData, notes: Sequence[str]) -> Section:

@@ -67,7 +67,11 @@ def summary_table(results: Sequence[TaskResult], data: StudyData, *, finer: bool
         )
     if not rows:
         return None
-    notes = {one.group.name: one.group.note for _, one in chosen if one.group.note and " " not in one.group.name}
+    notes = {
+        one.group.name: one.group.note
+        for _, one in chosen
+        if one.group.note and (" " not in one.group.name or one.group.backbone is not None)
+    }
     return Table(
         "The highest setting by script and family" if finer else "The highest setting by task and group of languages",
         [

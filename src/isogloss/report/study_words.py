@@ -76,7 +76,9 @@ def group_sentence(results: Sequence[TaskResult]) -> str | None:
         best = result.main.standings[0].arm
         others: dict[Arm, list[str]] = {}
         for one in result.groups[1:]:
-            if one.standings and one.standings[0].arm != best and one.group.name not in ("all",):
+            # Where only one backbone's settings are ranked, the winner of all may have no part.
+            whole = one.group.name != "all" and one.group.backbone is None
+            if whole and one.standings and one.standings[0].arm != best:
                 others.setdefault(one.standings[0].arm, []).append(one.group.name)
         changes += [f"{result.board.task}, {listed(names, 3)}: {arm.name}" for arm, names in others.items()]
     return f"Another setting is highest in: {'; '.join(changes[:6])}." if changes else None

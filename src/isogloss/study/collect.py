@@ -9,6 +9,7 @@ from isogloss.errors import IsoglossError
 from isogloss.formats.saved import isogloss_version
 from isogloss.report.study_data import GateTable, LearningCurve, PlannedScore, PublishedScore, StudyData, StudyScore
 from isogloss.storage import read_json
+from isogloss.study.shares import known_shares
 from isogloss.study.steps import Plan
 from isogloss.study.store import CURVE, MODULE, RECORD, SCORES, Store
 
@@ -59,7 +60,7 @@ def collect(store: Store, plan: Plan | None = None, *, command: str = "", commit
         planned=_planned(plan),
         notes=plan.notes,
         missing=[(step.label, _why(key, step.needs, failures)) for key, step in plan.steps.items() if key not in done],
-        shares=_shares(plan),
+        shares=known_shares(plan),
         command=command,
         commit=commit,
         groups=plan.options.get("groups", {}),
@@ -146,17 +147,3 @@ def _why(key: str, needs: tuple[str, ...], failures: Mapping[str, Mapping[str, A
     if broken:
         return f"needs a step that failed: {failures[broken[0]]['step']}"
     return "has not run yet"
-
-
-def _shares(plan: Plan) -> dict[str, float]:
-    """Share of each language in the text that the backbone was trained on, when the study has one backbone and its card says."""
-    from isogloss.study import sources
-
-    names = {step.inputs["backbone"] for step in plan.steps.values()}
-    if len(names) != 1:
-        return {}
-    with suppress(IsoglossError):
-        tokens = sources.backbone_card(names.pop()).get("text_tokens", {})
-        total = sum(tokens.values())
-        return {code: count / total for code, count in tokens.items()} if total else {}
-    return {}

@@ -10,6 +10,7 @@ from isogloss.study import sources
 from isogloss.study.grid import Point, language_codes, points, replaced
 from isogloss.study.published import published_notes
 from isogloss.study.reading import Marks
+from isogloss.study.shares import given_shares
 from isogloss.study.spec import Study, TaskSection, TaskStageSpec, TestSet
 from isogloss.study.steps import Plan, Step, step_key
 
@@ -41,6 +42,7 @@ class _Planner:
             options={
                 "retries": study.retries,
                 "tokens_per_batch": study.tokens_per_batch,
+                "shares": given_shares(study, self.marks),
                 "groups": {name: language_codes([name], study, ("groups",), self.marks) for name in study.groups},
             },
             published=[item.model_dump() for item in study.published],

@@ -16,6 +16,7 @@ Texts = Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
 Numbers = Annotated[list[int], BeforeValidator(_listed), Field(min_length=1)]
 Lengths = Annotated[list[Annotated[int, Field(ge=1)] | None], BeforeValidator(_listed), Field(min_length=1)]
 Maybe = Annotated[list[str | None], BeforeValidator(_listed), Field(min_length=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Switches = Annotated[list[bool], BeforeValidator(_listed), Field(min_length=1)]
 
 
@@ -263,6 +264,8 @@ class Study(Strict):
         tokens_per_batch: Of evaluation.
         retries: How often a step is tried again after a crash.
         published: Numbers from papers for the report.
+        shares: By backbone, the share of each language in its pre-training text, or just the languages in it (or groups); for
+            backbones whose card does not say. The report's seen, unseen and low-resource languages rest on it.
     """
 
     name: str = Field(pattern=r"^[\w.-]+$")
@@ -284,6 +287,7 @@ class Study(Strict):
     tokens_per_batch: int = Field(default=4096, ge=1)
     retries: int = Field(default=1, ge=0)
     published: list[Published] = []
+    shares: dict[str, dict[str, Share] | Texts] = {}
 
     @property
     def folder(self) -> str:
