@@ -102,6 +102,20 @@ def test_shares_are_of_each_backbone_and_may_be_given(tmp_path: Path) -> None:
         assert wanted in refused(tmp_path, both, text=text.replace(old, new))
 
 
+def test_a_task_with_several_test_sets(tmp_path: Path) -> None:
+    tests = "tasks.topic.test=[{data: bundled:parallel, split: dev}, {data: bundled:parallel, split: test}]"
+    plan = planned(tmp_path, tests, "targets=[de, it]")
+    names = {f"bundled:parallel ({split})" for split in ("dev", "test")}
+    assert {name for point in plan.points for _, name, _ in point["evaluations"]} == names
+    data = collect(Store(tmp_path / "store", create=True, name="small"), plan)
+    asked = {(one.test, one.language) for one in data.planned}
+    assert asked == {(name, code) for name in names for code in ("deu_Latn", "ita_Latn", "eng_Latn")}
+    # Names are no part of keys.
+    assert set(planned(tmp_path, "targets=[de, it]").steps) < set(plan.steps)
+    text = f"{GOOD}published:\n  - {PUBLISHED.replace('source: s', 'source: s, test: xquad')}\n"
+    assert "names the test set 'xquad', which topic has not; it has bundled:parallel." in refused(tmp_path, text=text)
+
+
 def test_s2_has_the_shares_of_its_backbones() -> None:
     study, marks = read_marked("recipes/study/s2.yaml")
     found = given_shares(study, marks)

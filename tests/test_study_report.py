@@ -344,6 +344,26 @@ def test_published_numbers_stand_beside_the_setting_that_they_name() -> None:
     assert table.notes[2].endswith("has no such score: topic, mBERT (Turkish, accuracy).") and len(table.notes) == 3
 
 
+def test_test_sets_are_no_settings() -> None:
+    scores = [
+        replace(scored(cell, code, better(gain + easier)), test=test)
+        for cell, gain in (("TA", 0.1), ("TP", 0.3)) for code in ("deu_Latn", "slk_Latn")
+        for test, easier in (("news", 0.0), ("plays", 0.5))
+    ]  # fmt: skip
+    rows = [PublishedScore("topic", "TA", "deu", "accuracy", 1.0, "b", "T", test=test) for test in ("plays", "")]
+    planned = [PlannedScore("topic", "eng_Latn", "tur_Latn", test="plays")]
+    data = study(scores, published=rows, planned=planned)
+    boards, problems = boards_of(data)
+    assert [board.task for board in boards] == ["topic: news", "topic: plays"] and not problems
+    assert all([arm.name for arm in board.arms] == ["TA", "TP"] for board in boards)
+    assert [board.absent for board in boards] == [[], [("eng_Latn", "tur_Latn")]]
+    results = [compare(board, data, draws=50) for board in boards]
+    assert results[0].main.standings[0].estimate.value == pytest.approx(100 * np.mean(better(0.3)))
+    table = published_table(results, data)
+    assert [row[5] for row in table.rows] == ["TA", "TA (news)", "TA (plays)"]
+    assert table.rows[0][6] == pytest.approx(100 * np.mean(better(0.6))) == table.rows[2][6]
+
+
 def test_entropy_of_pools() -> None:
     pool = PoolAttention("s", "l", ["deu_Latn", "slk_Latn"], [[0.25] * 4, [1.0, 0, 0, 0]])
     assert pool_entropy(pool) == pytest.approx([2.0, 0.0])

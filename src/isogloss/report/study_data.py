@@ -9,6 +9,11 @@ MEAN_OF_ALL = frozenset({"", "mean", "average", "avg", "all"})
 MEAN_ZERO_SHOT = frozenset({"zero-shot", "zero_shot"})
 
 
+def board_name(task: str, test: str) -> str:
+    """The task, with its test set where there are several."""
+    return f"{task}: {test}" if test else task
+
+
 @dataclass(frozen=True)
 class StudyScore:
     """One model on one language: the smallest thing that a report counts.
@@ -34,6 +39,7 @@ class StudyScore:
         seconds: Time of the training step that made the model.
         command: Command that ran the step.
         commit: Version control commit of the code, or its version.
+        test: Name of the test set, where the task has several; each is looked at on its own.
     """
 
     step: str
@@ -53,6 +59,12 @@ class StudyScore:
     seconds: float = 0.0
     command: str = ""
     commit: str = ""
+    test: str = ""
+
+    @property
+    def board(self) -> str:
+        """What it is compared within: the task, or one test set of it."""
+        return board_name(self.task, self.test)
 
 
 @dataclass(frozen=True)
@@ -64,12 +76,19 @@ class PlannedScore:
         source: Language code that task modules are trained on.
         language: Language code that they are to be scored on.
         seen: Whether the language takes part in choosing or training anything in some setting.
+        test: Name of the test set, where the task has several.
     """
 
     task: str
     source: str
     language: str
     seen: bool = False
+    test: str = ""
+
+    @property
+    def board(self) -> str:
+        """What it would be compared within."""
+        return board_name(self.task, self.test)
 
 
 @dataclass(frozen=True)
@@ -126,6 +145,7 @@ class PublishedScore:
         backbone: Theirs.
         source: Where the number stands.
         setting: Factors of this study's settings that correspond; without it, those whose cell, or whole name, is `cell`.
+        test: The test set; empty for all of the task's.
     """
 
     task: str
@@ -136,6 +156,7 @@ class PublishedScore:
     backbone: str
     source: str
     setting: Mapping[str, Factor] | None = None
+    test: str = ""
 
 
 @dataclass(frozen=True)

@@ -93,14 +93,14 @@ def scores_csv(data: StudyData) -> str:
     names = {tuple(sorted(arm.factors.items())): arm.name for arm in arms.values()}
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    fixed = ["task", "setting", "source", "language", "seed", "metric", "value", "n", "seen"]
+    fixed = ["task", "test_set", "setting", "source", "language", "seed", "metric", "value", "n", "seen"]
     cost = ["trained_parameters", "stored_bytes", "seconds", "step", "command", "commit"]
     writer.writerow([*fixed, *cost, *(f"factor: {key}" for key in keys)])
     for one in data.scores:
         known = {key: value for key, value in one.factors.items() if value is not None}
         writer.writerow(
             [
-                one.task, names.get(tuple(sorted(known.items())), ""), one.source, one.language, one.seed, one.metric,
+                one.task, one.test, names.get(tuple(sorted(known.items())), ""), one.source, one.language, one.seed, one.metric,
                 repr(float(one.value)), one.n, one.seen, one.trained_parameters, one.stored_bytes, one.seconds, one.step,
                 one.command, one.commit, *(one.factors.get(key, "") for key in keys),
             ]

@@ -39,16 +39,17 @@ class Arm:
 
 @dataclass(frozen=True)
 class Board:
-    """All scores of one task in its main metric.
+    """All scores of one task, or of one of its test sets, in its main metric.
 
     Attributes:
-        task: Task name.
+        task: Its name: that of the task, with that of the test set where there are several (`qa: xquad`).
         metric: The metric of all its scores.
         arms: Settings that have a score.
         units: (source, language) pairs that have a score, sources in order, each before its targets.
         scores: By setting name and unit, one score a seed, in the order of seeds.
         trained_on: Units whose language took part in training or choosing for some setting, absent ones too.
         absent: Units that the study asks for and no setting has a score on.
+        test: The test set, where the task has several.
     """
 
     task: str
@@ -58,6 +59,7 @@ class Board:
     scores: Mapping[tuple[str, Unit], Sequence[StudyScore]]
     trained_on: frozenset[Unit]
     absent: Sequence[Unit] = ()
+    test: str = ""
 
     @property
     def sources(self) -> list[str]:
@@ -177,13 +179,13 @@ def own(unit: Unit) -> bool:
 
 
 def boards_of(data: StudyData) -> tuple[list[Board], list[str]]:
-    """Scores by task, and sentences on scores that could not be used."""
+    """Scores by task and test set, and sentences on scores that could not be used."""
     arms = arms_of(data.scores)
     order = sorted({key for identity in arms for key, _ in identity}, key=lambda key: _place(arms, key))
     problems: list[str] = []
     boards = []
-    for task in dict.fromkeys(one.task for one in data.scores):
-        ours = [one for one in data.scores if one.task == task]
+    for task in dict.fromkeys(one.board for one in data.scores):
+        ours = [one for one in data.scores if one.board == task]
         counted = Counter(one.metric for one in ours)
         metric = counted.most_common(1)[0][0]
         if len(counted) > 1:
@@ -211,7 +213,7 @@ def boards_of(data: StudyData) -> tuple[list[Board], list[str]]:
         sources = sorted({source for _, (source, _) in found})
         units = sorted({unit for _, unit in found}, key=lambda unit: (sources.index(unit[0]), not own(unit), unit[1]))
         scores = {key: tuple(by_seed[seed] for seed in sorted(by_seed)) for key, by_seed in found.items()}
-        planned = {(one.source, one.language): one.seen for one in data.planned if one.task == task}
+        planned = {(one.source, one.language): one.seen for one in data.planned if one.board == task}
         absent = [unit for unit in planned if unit not in units]
         boards.append(
             Board(
@@ -225,6 +227,7 @@ def boards_of(data: StudyData) -> tuple[list[Board], list[str]]:
                     + [unit for unit in absent if own(unit) or planned[unit]]
                 ),
                 absent,
+                ours[0].test,
             )
         )
     return boards, problems

@@ -208,7 +208,8 @@ def _task_section(result: TaskResult, data: StudyData, place: int) -> Section:
         blocks.append(Details(f"Source and target in {len(transfers) - 1} other settings", transfers[1:]))
     blocks.append(Details("Scores by language", [language_table(result, data)]))
     if (differences := difference_table(result, data)) is not None:
-        blocks.append(Details(f"P{differences.title.partition(': p')[2]}", [differences]))
+        heading = differences.title.removeprefix(f"{result.board.task}: ")
+        blocks.append(Details(f"{heading[0].upper()}{heading[1:]}", [differences]))
     if (wins := win_figure(result, place)) is not None:
         blocks.append(wins)
     if (pairs := pair_table(result, data)) is not None:

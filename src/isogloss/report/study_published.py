@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from isogloss.report.study_compare import GroupResult, TaskResult
-from isogloss.report.study_data import MEAN_OF_ALL, MEAN_ZERO_SHOT, PublishedScore, StudyData
+from isogloss.report.study_data import MEAN_OF_ALL, MEAN_ZERO_SHOT, PublishedScore, StudyData, board_name
 from isogloss.report.study_index import Arm, language_names, resolve_code
 from isogloss.report.study_words import listed
 from isogloss.report.tables import Column, Table, Value
@@ -22,15 +22,14 @@ class _Ours:
 def published_table(results: Sequence[TaskResult], data: StudyData) -> Table:
     """Numbers from papers beside ours."""
     rows: list[list[Value]] = []
-    boards = {result.board.task: result for result in results}
     alone: dict[str, None] = {}
     unscored: dict[str, None] = {}
     for one in data.published:
-        label = f"{one.task}, {one.cell}"
+        label = f"{board_name(one.task, one.test)}, {one.cell}"
         group = _group_name(one.language, data)
         code = resolve_code(one.language)
         shown = (one.language or "mean") if group else language_names([code])[code]
-        found = _matches(boards.get(one.task), one, group)
+        found = [ours for result in results for ours in _matches(result, one, group)]
         if not found:
             alone.setdefault(label)
         elif all(ours.value is None for ours in found):
@@ -83,8 +82,9 @@ def _group_name(language: str, data: StudyData) -> str | None:
     return language if language in data.groups else None
 
 
-def _matches(result: TaskResult | None, one: PublishedScore, group: str | None) -> list[_Ours]:
-    if result is None:
+def _matches(result: TaskResult, one: PublishedScore, group: str | None) -> list[_Ours]:
+    test = result.board.test
+    if result.board.task != board_name(one.task, test) or one.test not in ("", test):
         return []
     found = []
     for arm in result.board.arms:
@@ -99,7 +99,7 @@ def _matches(result: TaskResult | None, one: PublishedScore, group: str | None) 
         elif result.board.metric == one.metric:
             code = resolve_code(one.language)
             value = result.board.mean(arm, [unit for unit in result.board.units if unit[1] == code])
-        found.append(_Ours(arm.name, value, languages))
+        found.append(_Ours(f"{arm.name} ({test})" if test and not one.test else arm.name, value, languages))
     return found
 
 

@@ -98,7 +98,7 @@ def missing_sentence(data: StudyData, results: Sequence[TaskResult]) -> str | No
         said = [f"{name} ({', '.join(tasks)})" for name, tasks in sorted(absent.items())]
         parts.append(f"left out of the means because a setting lacks them: {listed(said)}")
     boards = {result.board.task: result.board for result in results}
-    for task in dict.fromkeys(one.task for one in data.planned):
+    for task in dict.fromkeys(one.board for one in data.planned):
         if task not in boards:
             parts.append(f"no score at all for {task}")
             continue

@@ -1,6 +1,6 @@
 """From a store to what a report is made of."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -32,7 +32,7 @@ def collect(store: Store, plan: Plan | None = None, *, command: str = "", commit
     records: dict[str, dict[str, Any]] = {}
     scores: list[StudyScore] = []
     curves: dict[str, LearningCurve] = {}
-    several = {point["task"]: len({test for _, test, _ in point["evaluations"]}) > 1 for point in plan.points}
+    tests = _test_sets(plan)
     for point in plan.points:
         key = point["step"]
         if key not in done:
@@ -42,7 +42,9 @@ def collect(store: Store, plan: Plan | None = None, *, command: str = "", commit
             curves.setdefault(f"{key}-{curve.kind}", curve)
         for code, test, evaluation in point["evaluations"]:
             if evaluation in done:
-                scores.append(_score(store, point, record, evaluation, code, test if several[point["task"]] else None))
+                scores.append(
+                    _score(store, point, record, evaluation, code, test if test in tests[point["task"]] else "")
+                )
     gates: list[GateTable] = []
     for key, step in plan.steps.items():
         if step.kind == "update" and key in done:
@@ -57,7 +59,7 @@ def collect(store: Store, plan: Plan | None = None, *, command: str = "", commit
         curves=list(curves.values()),
         gates=gates,
         published=[PublishedScore(**item) for item in plan.published],
-        planned=_planned(plan),
+        planned=_planned(plan, tests),
         notes=plan.notes,
         missing=[(step.label, _why(key, step.needs, failures)) for key, step in plan.steps.items() if key not in done],
         shares=known_shares(plan),
@@ -70,14 +72,25 @@ def collect(store: Store, plan: Plan | None = None, *, command: str = "", commit
     )
 
 
-def _planned(plan: Plan) -> list[PlannedScore]:
-    """Every score that the study asks for, those of targets without data too, which no step is planned for."""
-    found: dict[tuple[str, str, str], bool] = {}
+def _test_sets(plan: Plan) -> dict[str, list[str]]:
+    """Names of the test sets by task, where it has several; else one empty name."""
+    found: dict[str, dict[str, None]] = {}
     for point in plan.points:
-        for code in (*(plan.options.get("targets") or ()), *(code for code, _, _ in point["evaluations"])):
-            place = point["task"], point["source"], code
+        found.setdefault(point["task"], {}).update(dict.fromkeys(test for _, test, _ in point["evaluations"]))
+    return {task: list(names) if len(names) > 1 else [""] for task, names in found.items()}
+
+
+def _planned(plan: Plan, tests: Mapping[str, Sequence[str]]) -> list[PlannedScore]:
+    """Every score that the study asks for, those of targets without data too, which no step is planned for."""
+    found: dict[tuple[str, str, str, str], bool] = {}
+    for point in plan.points:
+        names = tests[point["task"]]
+        asked = [(code, test) for code in plan.options.get("targets") or () for test in names]
+        asked += [(code, test if test in names else "") for code, test, _ in point["evaluations"]]
+        for code, test in asked:
+            place = point["task"], point["source"], code, test
             found[place] = found.get(place, False) or code in point["seen"]
-    return [PlannedScore(*place, seen) for place, seen in found.items()]
+    return [PlannedScore(task, source, code, seen, test) for (task, source, code, test), seen in found.items()]
 
 
 def _backbones(store: Store, plan: Plan, done: Set[str]) -> dict[str, str]:
@@ -92,16 +105,13 @@ def _backbones(store: Store, plan: Plan, done: Set[str]) -> dict[str, str]:
 
 
 def _score(
-    store: Store, point: Mapping[str, Any], trained: Mapping[str, Any], key: str, code: str, test: str | None
+    store: Store, point: Mapping[str, Any], trained: Mapping[str, Any], key: str, code: str, test: str
 ) -> StudyScore:
     found = read_json(store.place(key) / SCORES)
     record = read_json(store.place(key) / RECORD)
-    factors = dict(point["factors"])
-    if test is not None:
-        factors["test"] = test
     return StudyScore(
         step=key,
-        factors=factors,
+        factors=point["factors"],
         task=point["task"],
         source=point["source"],
         language=code,
@@ -117,6 +127,7 @@ def _score(
         seconds=float(trained.get("seconds", 0.0)),
         command=record.get("command", ""),
         commit=record.get("commit", ""),
+        test=test,
     )
 
 

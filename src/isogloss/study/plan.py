@@ -147,6 +147,8 @@ class _Planner:
         given = section.test or [TestSet(data=section.data)]
         names = [item.name or (item.data if isinstance(item.data, str) else item.split) for item in given]
         short = [name.rstrip("/").split("/")[-1] for name in names]
+        if len(set(short)) < len(short):  # Two splits of one data set, or folders of one name.
+            short = [f"{name} ({item.split})" for name, item in zip(names, given, strict=True)]
         return [(name, item.data, item.split) for name, item in zip(short, given, strict=True)]
 
     def _test_sets(self, name: str, section: TaskSection) -> list[tuple[str, str, str, str]]:

@@ -20,9 +20,17 @@ def published_notes(study: Study, points: Sequence[Mapping[str, Any]], marks: Ma
         IsoglossError: One names a task, a language or a factor that the study does not know.
     """
     known = list(dict.fromkeys(name for point in points for name in point["factors"]))
+    tests: dict[str, set[str]] = {}
+    for point in points:
+        tests.setdefault(point["task"], set()).update(test for _, test, _ in point["evaluations"])
     lacking: dict[str, None] = {}
     for number, one in enumerate(study.published):
         _check(one, study, known, ("published", number), marks)
+        if one.test and one.test not in tests.get(one.task, {one.test}):
+            raise IsoglossError(
+                f"{marks.at(('published', number, 'test'))} names the test set '{one.test}', which {one.task} has not; it has "
+                f"{', '.join(sorted(tests[one.task]))}."
+            )
         if one.setting and not any(
             point["task"] == one.task and all(point["factors"].get(name) == one.setting[name] for name in one.setting)
             for point in points

@@ -228,6 +228,7 @@ class Published(Strict):
         source: Where the number stands.
         setting: Which of this study's settings correspond, by values of the grid, `{update: none}`; without it, those of the
             cell that `cell` names, and where there is no such cell, none.
+        test: Name of the test set, where the task has several.
     """
 
     task: str
@@ -238,6 +239,7 @@ class Published(Strict):
     backbone: str
     source: str
     setting: dict[str, Scalar] | None = Field(default=None, min_length=1)
+    test: str = ""
 
 
 class Study(Strict):
