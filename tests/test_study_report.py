@@ -340,7 +340,7 @@ def test_published_numbers_stand_beside_the_setting_that_they_name() -> None:
         ("no update", None, None),
         (None, None, None),
     ]
-    assert "no setting of this study corresponds: topic, XLM-Align." in table.notes[1]
+    assert "no scored setting of this study corresponds: topic, XLM-Align." in table.notes[1]
     assert table.notes[2].endswith("has no such score: topic, mBERT (Turkish, accuracy).") and len(table.notes) == 3
 
 

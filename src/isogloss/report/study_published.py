@@ -51,7 +51,9 @@ def published_table(results: Sequence[TaskResult], data: StudyData) -> Table:
             )
     notes = ["Backbones, data and training differ, so a difference is no verdict."]
     if alone:
-        notes.append(f"Numbers that stand alone, as no setting of this study corresponds: {listed(list(alone), 20)}.")
+        notes.append(
+            f"Numbers that stand alone, as no scored setting of this study corresponds: {listed(list(alone), 20)}."
+        )
     if unscored:
         notes.append(f"A setting corresponds, but has no such score: {listed(list(unscored), 20)}.")
     return Table(
