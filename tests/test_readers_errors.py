@@ -194,6 +194,19 @@ def test_withheld_test_labels_are_not_scored(tmp_path: Path, task: str, row: dic
         read_split(tmp_path, "en", "test", get_task(task))
 
 
+def test_withheld_labels_are_found_behind_a_limit(tmp_path: Path) -> None:
+    (tmp_path / "en").mkdir()
+    one, other, bad = (f'{{"text": "a", "category": "{label}"}}\n' for label in ("health", "travel", "none of these"))
+    file = tmp_path / "en" / "test.jsonl"
+    file.write_text(one * 80 + bad)
+    with pytest.raises(IsoglossError, match="all 80 rows have the label 'health'"):
+        read(tmp_path, "en", "test", get_task("topic"), limit=60)
+    # Sorted by class, as SIB-200 is: what is read on is neither given back nor counted.
+    file.write_text(one * 80 + bad + other)
+    result = read(tmp_path, "en", "test", get_task("topic"), limit=60)
+    assert len(result.examples) == 60 and not result.dropped
+
+
 def test_bad_rows_can_be_left_out_and_are_counted(tmp_path: Path) -> None:
     (tmp_path / "en").mkdir()
     bad = '{"text": "", "category": "health"}\n{"text": "x", "category": "y"}\n'

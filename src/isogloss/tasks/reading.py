@@ -15,9 +15,11 @@ The counts go to the log of this module (a warning a file), and are in what ``re
 """
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -255,8 +257,9 @@ def read(
             else "it holds no row"
         )
         raise IsoglossError(f"{source}: {hint}; expected at least one usable row.")
-    if labelled and canonical_split(own_name) != "train" and limit is None:
-        _check_not_placeholder(source, task, examples)
+    if labelled and canonical_split(own_name) != "train":
+        # Behind a limit too: SIB-200 is sorted by class, so one label among the first rows alone says nothing.
+        _check_not_placeholder(source, task, chain(examples, _further(builder, rows)))
     for verb, counter in (("left out", builder.dropped), ("mended", builder.repaired)):
         for reason, count in counter.items():
             log.warning("%s: %d rows %s (%s)", source, count, verb, reason)
@@ -309,18 +312,35 @@ def _pivot_texts(data: str | Path, split: str, task: Task) -> dict[str, str]:
     return texts
 
 
-def _check_not_placeholder(source: str, task: Task, examples: list[Example]) -> None:
-    """Refuse a test split whose labels were withheld (the XTREME download fills in one label for all)."""
-    if len(examples) < _PLACEHOLDER_ROWS or (task.labels is not None and len(task.labels) < 2):
+def _further(builder: Builder, rows: Iterator[RawRow]) -> Iterator[Example]:
+    """The usable rows that a limit leaves out, counted nowhere."""
+    aside = replace(builder, dropped=Counter(), repaired=Counter())
+    for row in rows:
+        try:
+            example = aside.build(row)
+        except RowProblem:
+            continue
+        if example is not None:
+            yield example
+
+
+def _check_not_placeholder(source: str, task: Task, examples: Iterable[Example]) -> None:
+    """Refuse a test split whose labels were withheld (the XTREME download fills in one label for all).
+
+    Reads on until a second label is found.
+    """
+    labelled = task.kind == "tagging" or task.has_labels or task.kind == "choice"
+    if not labelled or (task.labels is not None and len(task.labels) < 2):
         return
-    if task.kind == "tagging":
-        seen: set[str | int | None] = {tag for example in examples for tag in example.tags or ()}
-    elif task.has_labels or task.kind == "choice":
-        seen = {example.label for example in examples}
-    else:
-        return
-    if len(seen) == 1:
+    seen: set[str | int | None] = set()
+    count = 0
+    for example in examples:
+        count += 1
+        seen |= set(example.tags or ()) if task.kind == "tagging" else {example.label}
+        if len(seen) > 1:
+            return
+    if len(seen) == 1 and count >= _PLACEHOLDER_ROWS:
         raise IsoglossError(
-            f"{source}: all {len(examples)} rows have the label {next(iter(seen))!r}, as in downloads that "
+            f"{source}: all {count} rows have the label {next(iter(seen))!r}, as in downloads that "
             "withhold the labels of the test split; put the real labels in."
         )
