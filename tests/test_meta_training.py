@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
 from isogloss.formats import load_module
 from isogloss.meta import MetaStage, learn_rule, learn_start, load_rule, open_update, read_rule
-from isogloss.meta.episodes import Episodes, LanguageDraws, disjoint_halves
+from isogloss.meta.episodes import Episodes, LanguageDraws, disjoint_halves, share_out
 from isogloss.meta.memory import Shape, estimate, refuse_too_large
 from isogloss.modules import parse_module
 from isogloss.tasks import Example, get_task
@@ -288,12 +290,48 @@ def test_episodes_cross_languages_and_continue_where_they_were() -> None:
 
 
 def test_mixed_roles_still_cross_languages() -> None:
-    rows = {"deu_Latn": encoded("deu_Latn"), "hin_Deva": encoded("hin_Deva")}
-    source = Episodes(
-        {"eng_Latn": encoded("eng_Latn")}, rows, steps=1, support_size=3, query_size=2, seed=5, roles="mixed"
-    )
+    rows = {code: encoded(code) for code in ("eng_Latn", "deu_Latn", "hin_Deva")}
+    source = Episodes(rows, rows, steps=1, support_size=3, query_size=2, seed=5)
     pairs = {(item.support_language, item.query_language) for item in source.window(40)}
     assert all(first != second for first, second in pairs) and len(pairs) == 6
+
+
+# Items by number; some stand in several languages.
+some_items = st.sets(st.integers(0, 29), min_size=8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(some_items, min_size=3, max_size=3))
+def test_with_mixed_roles_no_item_ever_supports_and_queries(items: list[set[int]]) -> None:
+    codes = ("eng_Latn", "deu_Latn", "hin_Deva")
+    given_rows = [
+        [Example(id=str(number), language=code, text="a", label="b") for number in sorted(found)]
+        for code, found in zip(codes, items, strict=True)
+    ]
+    try:
+        halves = share_out(given_rows[0], [*given_rows[1], *given_rows[2]], roles="mixed", disjoint=True)
+    except IsoglossError as problem:
+        assert "too few to keep its support rows and its query rows apart" in str(problem)
+        return
+    support, query = ({item.id for item in half} for half in halves)
+    assert not support & query and len(halves[0]) + len(halves[1]) == sum(map(len, items))
+    assert all({item.language for item in half} == set(codes) for half in halves)
+
+
+def test_episodes_of_mixed_roles_hold_no_item_twice(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Translations of an item have one text here, so that rows of any language can be compared."""
+    drawn = []
+    draw = Episodes._draw
+    monkeypatch.setattr(Episodes, "_draw", lambda self: drawn.append(draw(self)) or drawn[-1])  # type: ignore[func-returns-value]
+    rule(backbone, tmp_path / "rule", replace(STAGE, roles="mixed", outer_steps=20))
+    support = {tuple(row.input_ids) for item in drawn for batch in item.support for row in batch}
+    query = {tuple(row.input_ids) for item in drawn for row in item.query}
+    assert len(drawn) == 20 and len({item.support_language for item in drawn}) == 3
+    assert support and query and not support & query
+    with pytest.raises(IsoglossError, match=r"--roles mixed: German .* has 2 labelled rows"):
+        share_out(examples("eng_Latn"), examples("deu_Latn", 2, own=True), roles="mixed", disjoint=True)
 
 
 def test_a_draw_is_cut_into_support_and_query() -> None:

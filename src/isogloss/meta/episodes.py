@@ -1,6 +1,6 @@
 """Episodes: support batches of one language, a query batch of another, so that transfer is what is learned (papers.md 4.1)."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,45 +70,35 @@ class RowStream:
 
 
 class Episodes:
-    """A `BatchSource` of episodes for `fit`.
+    """A `BatchSource` of episodes for `fit`: support of one language, query of another.
 
     Args:
-        source: Rows by source language.
-        auxiliary: Rows by auxiliary language.
+        support: Rows by language that may support.
+        query: Rows by language that may query; the same languages, others, or some of both (`share_out`).
         steps: Support batches of an episode.
         support_size: Rows of a support batch.
         query_size: Rows of a query batch.
         seed: Of everything drawn.
-        roles: `fixed` supports from the sources and queries the auxiliaries; `mixed` draws both from all of them.
         bucketed: See `RowStream`.
-
-    Raises:
-        IsoglossError: A language is in both, or there are no two different ones.
     """
 
     def __init__(
         self,
-        source: Mapping[str, Sequence[Encoded]],
-        auxiliary: Mapping[str, Sequence[Encoded]],
+        support: Mapping[str, Sequence[Encoded]],
+        query: Mapping[str, Sequence[Encoded]],
         *,
         steps: int,
         support_size: int,
         query_size: int,
         seed: int,
-        roles: Roles = "fixed",
         bucketed: bool = True,
     ) -> None:
-        check_languages(list(source), list(auxiliary))
         self._steps, self._seed = steps, seed
-        self._supports = sorted(source) if roles == "fixed" else sorted([*source, *auxiliary])
-        self._queries = sorted(auxiliary) if roles == "fixed" else self._supports
-        rows = {**source, **auxiliary}
+        self._supports, self._queries = sorted(support), sorted(query)
         self._streams = {
             (use, code): RowStream(rows[code], size, (seed, number, kind), bucketed=bucketed)
-            for kind, (use, codes, size) in enumerate(
-                (("support", self._supports, support_size), ("query", self._queries, query_size))
-            )
-            for number, code in enumerate(codes)
+            for kind, (use, rows, size) in enumerate((("support", support, support_size), ("query", query, query_size)))
+            for number, code in enumerate(sorted(rows))
         }
         self._number = 0
         self._drawn = {f"{use}/{code}": 0 for use, code in self._streams}
@@ -263,6 +253,26 @@ def by_language(
     return {code: encode(part) for code, part in found.items()}
 
 
+def share_out(
+    source: Sequence[Example], auxiliary: Sequence[Example], *, roles: Roles, disjoint: bool
+) -> tuple[list[Example], list[Example]]:
+    """Which rows may support and which may query.
+
+    Args:
+        source: Rows of the source languages.
+        auxiliary: Rows of the auxiliary languages.
+        roles: `fixed` supports from the sources and queries the auxiliaries; `mixed` draws both from all of them.
+        disjoint: Keep rows that hold one item out of both.
+
+    Raises:
+        IsoglossError: A language has too few rows to be cut.
+    """
+    if roles == "mixed":
+        everything = [*source, *auxiliary]
+        return _halves_of_each(everything) if disjoint else (everything, everything)
+    return disjoint_halves(source, auxiliary) if disjoint else (list(source), list(auxiliary))
+
+
 def disjoint_halves(source: Sequence[Example], auxiliary: Sequence[Example]) -> tuple[list[Example], list[Example]]:
     """Parallel data split by item, so that no query is the translation of a support row.
 
@@ -277,11 +287,41 @@ def disjoint_halves(source: Sequence[Example], auxiliary: Sequence[Example]) -> 
         Support rows and query rows that share no item: two thirds of the shared items go to the support.
     """
     shared = {example.id for example in source} & {example.id for example in auxiliary}
-    if not shared:
-        return list(source), list(auxiliary)
-    ordered = sorted(shared)
-    queries = {ordered[place] for place in np.random.default_rng(0).permutation(len(ordered))[: len(ordered) // 3]}
+    queries = _third(shared)
     return (
         [example for example in source if example.id not in queries],
         [example for example in auxiliary if example.id not in shared or example.id in queries],
     )
+
+
+def _halves_of_each(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """Support rows and query rows of every language, two thirds and one third, that share no item over all languages.
+
+    Items of one language alone are cut too: a trajectory goes on over many episodes, so a row that has supported in one
+    of them would be remembered when it queries in another.
+    """
+    spoken: dict[str, set[str]] = {}
+    for example in examples:
+        spoken.setdefault(example.id, set()).add(example.language)
+    pools: dict[str, set[str]] = {}
+    for item, codes in spoken.items():
+        pools.setdefault("" if len(codes) > 1 else min(codes), set()).add(item)
+    queries = set[str]().union(*map(_third, pools.values()))
+    halves = (
+        [example for example in examples if example.id not in queries],
+        [example for example in examples if example.id in queries],
+    )
+    for code in dict.fromkeys(example.language for example in examples):
+        if not all(any(example.language == code for example in half) for half in halves):
+            count = sum(example.language == code for example in examples)
+            raise IsoglossError(
+                f"--roles mixed: {_named(code)} has {count} labelled rows, too few to keep its support rows and its query "
+                "rows apart; give more rows, leave the language out, or use --roles fixed."
+            )
+    return halves
+
+
+def _third(items: Collection[str]) -> set[str]:
+    """A third of the items, drawn at random but always the same."""
+    ordered = sorted(items)
+    return {ordered[place] for place in np.random.default_rng(0).permutation(len(ordered))[: len(ordered) // 3]}

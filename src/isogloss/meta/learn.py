@@ -17,7 +17,7 @@ from torch import Tensor
 from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
 from isogloss.meta.beginning import begin, check_smooth
-from isogloss.meta.episodes import Episode, Episodes, by_language, disjoint_halves
+from isogloss.meta.episodes import Episode, Episodes, by_language, share_out
 from isogloss.meta.inner import Inner
 from isogloss.meta.objective import twice_differentiable
 from isogloss.meta.outer import Window, first_order, unrolled
@@ -84,8 +84,7 @@ def learn_rule(
         raise IsoglossError(f"The method '{stage.method}' learns no update rule; use one of {', '.join(LEARNED)}.")
     given = begin(task, source, auxiliary, targets, language_modules, out, overwrite=overwrite)
     task, target = given.task, given.target
-    if stage.disjoint:
-        source, auxiliary = disjoint_halves(source, auxiliary)
+    support, query = share_out(source, auxiliary, roles=stage.roles, disjoint=stage.disjoint)
     module = new_module(config, backbone, seed=stage.seed, labels=task.labels or ())
     head = make_head(stage.head, task, backbone, default_seed=stage.seed, **dict(stage.head_options))
     with ExitStack() as ends:
@@ -94,7 +93,7 @@ def learn_rule(
         rule = make_rule(stage.method, parts.weights.groups, parts.weights.layers, **dict(stage.options))
         rule.to(parts.weights.device)
         encode = partial(head.encode, budget=parts.stack.text_budget)
-        rows = [by_language(found, encode) for found in (source, auxiliary)]
+        rows = [by_language(found, encode) for found in (support, query)]
         second = stage.order == "second" and stage.inner_steps > 1
         everything = [row for found in rows for part in found.values() for row in part]
         memory = check_memory(parts, stage, everything, second_order=second, copies=1)
@@ -144,8 +143,8 @@ def learn_rule(
             "split": split,
             "auxiliary_split": auxiliary_split,
             "targets": list(targets),
-            "source_examples": len(source),
-            "auxiliary_examples": len(auxiliary),
+            "support_examples": len(support),
+            "query_examples": len(query),
             "inner_steps": stage.inner_steps,
             "horizon": stage.horizon,
             "order": stage.order,
@@ -207,17 +206,16 @@ class _Learner:
 
 
 def episodes(
-    source: Mapping[str, Sequence[Encoded]], auxiliary: Mapping[str, Sequence[Encoded]], stage: MetaStage
+    support: Mapping[str, Sequence[Encoded]], query: Mapping[str, Sequence[Encoded]], stage: MetaStage
 ) -> Episodes:
     """The episodes of a stage."""
     return Episodes(
-        source,
-        auxiliary,
+        support,
+        query,
         steps=stage.inner_steps,
         support_size=stage.batch_size,
         query_size=stage.query_size or stage.batch_size,
         seed=stage.seed,
-        roles=stage.roles,
     )
 
 

@@ -55,8 +55,8 @@ class MetaStage:
         train: `modules` or `all`.
         head: As in `TaskStage`.
         head_options: As in `TaskStage`.
-        roles: See `Episodes`.
-        disjoint: Keep translations of support rows out of the queries (parallel data).
+        roles: See `share_out`.
+        disjoint: Keep translations of support rows out of the queries (parallel data), and with mixed roles those rows too.
         memory: Bytes to be had; None asks the machine.
         start_epochs: Epochs of plain fine-tuning in front of a meta-initialisation.
         seed: Of initial values, drawing and order.
