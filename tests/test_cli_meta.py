@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from isogloss.meta.memory import gibibytes
 from tests import _cli_tools as tools
 from tests._cli_tools import World, isogloss, succeed
 
@@ -86,8 +87,14 @@ def test_a_start_is_learned_shown_and_used(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str
 ) -> None:
     out = tmp_path / "start"
-    result = succeed(capsys, *learn(world, out, "--json", method=method)).json
+    found = succeed(capsys, *learn(world, out, "--json", method=method))
+    result = found.json
     assert result["method"] == method and result["steps"] == 2
+    # Told before the fine-tuning that stands in front of the outer steps, and once.
+    lines = found.err.splitlines()
+    told = [number for number, line in enumerate(lines) if "an outer step takes about" in line]
+    assert len(told) == 1 and "plain fine-tuning" in lines[told[0] + 1]
+    assert gibibytes(result["memory_estimate"]) in lines[told[0]]
     shown = succeed(capsys, "meta", "show", out, "--json").json
     assert shown["kind"] == "start" and shown["auxiliary"] == ["deu_Latn", "hin_Deva"]
     assert "auxiliary" in succeed(capsys, "meta", "show", out).out
@@ -204,9 +211,9 @@ def test_recipes_give_options_and_the_command_line_has_the_last_word(
         f"method: gates\nbackbone: {world.backbone}\ntask: topic\ndata: bundled:parallel\nsource: en\nauxiliary: [de, hi]\n"
         "module: adapter:4\ntrain: modules\nlimit: 20\nbatch_size: 4\nouter_steps: 9\n"
     )
-    result = succeed(
-        capsys, "meta", "learn", "--recipe", recipe, "--outer-steps", 1, "-o", tmp_path / "rule", "--json"
-    ).json
+    found = succeed(capsys, "meta", "learn", "--recipe", recipe, "--outer-steps", 1, "-o", tmp_path / "rule", "--json")
+    result = found.json
+    assert f"an outer step takes about {gibibytes(result['memory_estimate'])} of memory" in found.err
     assert result["steps"] == 1 and result["auxiliary"] == ["deu_Latn", "hin_Deva"]
     recipe.write_text("speed: 3\n")
     refused(capsys, ["meta", "learn", "--recipe", recipe, "-o", tmp_path / "no"], "has no option 'speed'")

@@ -99,6 +99,8 @@ def learn_rule(
         memory = check_memory(parts, stage, everything, second_order=second, copies=1)
         if second:
             check_smooth(head, "--order second", "--order first")
+        if progress:
+            progress.note(str(memory))
         learner = _Learner(parts, rule, stage)
         ends.callback(learner.trajectory.restart)
         result = fit(

@@ -73,6 +73,13 @@ class Estimate:
         """All of it."""
         return self.weights + self.steps + self.activations
 
+    def __str__(self) -> str:
+        """For people."""
+        return (
+            f"an outer step takes about {gibibytes(self.total)} of memory (weights and states {gibibytes(self.weights)}, kept "
+            f"steps {gibibytes(self.steps)}, activations {gibibytes(self.activations)})"
+        )
+
 
 def estimate(shape: Shape) -> Estimate:
     """Bytes that one outer step takes at its peak, to about a third."""

@@ -90,8 +90,11 @@ def learn_start(
     given = begin(task, source, auxiliary, targets, language_modules, out, overwrite=overwrite)
     task, target, sources = given.task, given.target, given.sources
     first = Path(start) if start is not None else target / _FIRST
-    if start is None and not (first / "module.json").is_file():
-        _refuse_early(backbone, task, auxiliary, config, stage, language_modules)
+    untuned = start is None and not (first / "module.json").is_file()
+    if untuned:
+        needed = _refuse_early(backbone, task, auxiliary, config, stage, language_modules)
+        if progress:
+            progress.note(str(needed))
         own = [module for module in language_modules if module.info.language in sources]
         _fine_tune(backbone, task, source, config, stage, first, own, data_name, split, progress)
     saved = load_module(first, backbone)
@@ -104,6 +107,8 @@ def learn_start(
         set_weights(saved, backbone, module, head, full=stage.train == "all")
         parts = build_parts(backbone, module, head, stage, language_modules)
         run, rows, draws, memory = _ready(parts, head, auxiliary, stage)
+        if progress and not untuned:
+            progress.note(str(memory))
         roots: dict[str, nn.Module] = {"module": module, "head": head}
         if stage.train == "all":
             roots["backbone"] = backbone.model
@@ -177,12 +182,16 @@ def _refuse_early(
     config: ModuleConfig,
     stage: MetaStage,
     language_modules: Sequence[TransferModule],
-) -> None:
-    """Refuses what cannot be run before the fine-tuning that stands in front of it, with parts like those to come."""
+) -> Estimate:
+    """Refuses what cannot be run before the fine-tuning that stands in front of it, with parts like those to come.
+
+    Returns:
+        The memory of the outer steps.
+    """
     module = new_module(config, backbone, seed=stage.seed, labels=task.labels or ())
     head = make_head(stage.head, task, backbone, default_seed=stage.seed, **dict(stage.head_options))
     try:
-        _ready(build_parts(backbone, module, head, stage, language_modules), head, auxiliary, stage)
+        return _ready(build_parts(backbone, module, head, stage, language_modules), head, auxiliary, stage)[-1]
     finally:
         backbone.freeze()
 
