@@ -102,6 +102,24 @@ def test_a_rule_of_open_gates_fine_tunes_as_none(backbone: Backbone, tmp_path: P
     assert same(opened, tuned(backbone, tmp_path / "plain", None))
 
 
+def test_a_rule_brings_the_clipping_it_was_learned_with(backbone: Backbone, tmp_path: Path) -> None:
+    """With SGD, as Adam's steps hardly know the size of gradients; gates are 1, so that nothing else differs."""
+    stage = replace(STAGE, method="meta-sgd", base="sgd", outer_steps=1, outer_learning_rate=1e-30)
+    plain = {
+        clip: tuned(backbone, tmp_path / f"plain-{clip}", None, optimiser="sgd", clip=clip)
+        for clip in (None, 0.0, 0.01)
+    }
+    assert not same(plain[0.0], plain[0.01]) and not same(plain[None], plain[0.01])
+    for clip in (None, 0.01):
+        rule(backbone, tmp_path / f"rule-{clip}", replace(stage, clip=clip))
+        ruled = tuned(backbone, tmp_path / f"ruled-{clip}", str(tmp_path / f"rule-{clip}"))
+        assert same(ruled, plain[clip or 0.0])
+    own = tuned(backbone, tmp_path / "own", str(tmp_path / "rule-None"), clip=0.01)
+    assert same(own, plain[0.01])
+    with pytest.raises(IsoglossError, match="clip=-1"):
+        TaskStage(clip=-1)
+
+
 def test_bottom_freezing_moves_only_what_is_above(backbone: Backbone, tmp_path: Path) -> None:
     before = {name: item.clone() for name, item in backbone.model.named_parameters()}
     after = tuned(backbone, tmp_path / "bottom", "bottom:1", train="all")

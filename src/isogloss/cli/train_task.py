@@ -101,6 +101,15 @@ def train_task(
     weight_decay: o.WeightDecay = None,
     schedule: o.Schedule = None,
     warmup: o.Warmup = None,
+    clip: Annotated[
+        float | None,
+        typer.Option(
+            "--clip",
+            min=0,
+            help="Largest norm of gradients; 0 does not clip [1, or as --update].",
+            rich_help_panel=o.HOW,
+        ),
+    ] = None,
     head: o.Head = None,
     head_option: o.HeadOptions = None,
     max_length: o.MaxLength = None,
@@ -217,6 +226,7 @@ def train_task(
         weight_decay=weight_decay,
         schedule=schedule,
         warmup=warmup,
+        clip=clip,
         head_learning_rate=head_lr,
         head=head,
         head_options=options,

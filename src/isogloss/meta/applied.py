@@ -94,7 +94,7 @@ class RuleUpdate:
         }
 
     def prepare(self, backbone: Backbone, task: Task, config: ModuleConfig, stage: TaskStage) -> TaskStage:
-        """Refuses other backbones, tasks and modules; takes base step and rates from the rule where none are given."""
+        """Refuses other backbones, tasks and modules; takes base step, rates and clipping from the rule where none are given."""
         check_record(self.record, backbone, task, config, stage)
         base = self.record.base
         name = {"adam": "adamw"}.get(base["name"], "sgd")
@@ -106,6 +106,8 @@ class RuleUpdate:
                 stage.head_learning_rate if stage.head_learning_rate is not None else self.record.head_learning_rate
             ),
             momentum=base["momentum"] if base["name"] == "momentum" else stage.momentum,
+            # The rule was learned on steps clipped so; it may not have clipped at all.
+            clip=stage.clip if stage.clip is not None else self.record.clip or 0.0,
         )
 
     def begin(self, backbone: Backbone, module: TransferModule, head: nn.Module, stage: TaskStage) -> None:

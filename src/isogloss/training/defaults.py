@@ -6,7 +6,7 @@ used, so its card carries rates of its own under `training`.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from isogloss.backbones import Backbone
@@ -50,19 +50,20 @@ def optimisation(backbone: Backbone, method: str, *, full: bool = False, **given
             where it has none of its own.
         method: Of the module.
         full: The backbone itself is trained.
-        **given: Fields of `Optimisation`; None means not given.
+        **given: Fields of `Optimisation`; None means not given, and a `clip` of 0 does not clip.
     """
     advice = backbone.card.get("training", {})
     advised = advice.get("full" if full else method, advice.get("prompt", {}) if method == "pool" else {})
     usual = published(backbone, method, full=full)
     chosen = {key: value for key, value in given.items() if value is not None}
     try:
-        return Optimisation(**{**vars(usual), **advised, **chosen})
+        found = Optimisation(**{**vars(usual), **advised, **chosen})
     except TypeError as problem:
         raise IsoglossError(f"The training option is unknown: {problem}.") from problem
+    return replace(found, clip=found.clip or None)
 
 
-_GIVEN = ("optimiser", "learning_rate", "momentum", "weight_decay", "schedule", "warmup", "precision", "seed")
+_GIVEN = ("optimiser", "learning_rate", "momentum", "weight_decay", "schedule", "warmup", "clip", "precision", "seed")
 
 
 def check_given(stage: Any) -> None:
@@ -72,6 +73,7 @@ def check_given(stage: Any) -> None:
         IsoglossError: Names the option and what it may be.
     """
     given = {name: getattr(stage, name, None) for name in _GIVEN}
+    given["clip"] = given["clip"] or None
     FitConfig(steps=1, **{name: value for name, value in given.items() if value is not None})
     rate = getattr(stage, "head_learning_rate", None)
     if rate is not None and not 0 < rate < math.inf:

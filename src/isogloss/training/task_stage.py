@@ -41,6 +41,7 @@ class TaskStage:
         accumulation: Batches of one optimiser step.
         optimiser, learning_rate, weight_decay, schedule, warmup: None takes the default (defaults.py).
         momentum: Of SGD.
+        clip: Largest norm of the gradient, 0 does not clip; None takes the default, or that of a learned rule.
         head_learning_rate: Rate of the head's own weights; None takes the module's (1e-3 at least).
         head: linear, span, verbaliser or text; None takes the kind's usual one.
         head_options: Options of the head.
@@ -64,6 +65,7 @@ class TaskStage:
     optimiser: str | None = None
     learning_rate: float | None = None
     momentum: float = 0.0
+    clip: float | None = None
     weight_decay: float | None = None
     schedule: str | None = None
     warmup: float | None = None
@@ -276,6 +278,7 @@ class _Trainer:
             weight_decay=stage.weight_decay,
             schedule=stage.schedule,
             warmup=stage.warmup,
+            clip=stage.clip,
         )
 
     def parts(self) -> list[TrainedPart]:
