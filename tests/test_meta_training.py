@@ -235,7 +235,7 @@ def test_a_start_is_evaluated_and_fine_tuned_on_few_examples(backbone: Backbone,
     module = load_module(tmp_path / "start", backbone)
     result = evaluate(backbone, module, {}, data, ["deu_Latn", "eng_Latn", "slk_Latn"])
     assert result["mean_over"] == ["slk_Latn"] and result["seen"] == ["deu_Latn", "eng_Latn"]
-    few = TaskStage(steps=2, batch_size=4, select="last", learning_rate=1e-30, head_learning_rate=1e-30)
+    few = TaskStage(steps=2, batch_size=4, select="last", learning_rate=1e-30)
     train_task(
         backbone,
         TASK,
@@ -249,6 +249,9 @@ def test_a_start_is_evaluated_and_fine_tuned_on_few_examples(backbone: Backbone,
     after = load_module(tmp_path / "few", backbone)
     for name, item in module.weight_tensors().items():
         torch.testing.assert_close(after.weight_tensors()[name], item)
+    # The head is not fresh either: without a rate of its own it goes by that of the module.
+    for name, item in module.head_state.items():
+        torch.testing.assert_close(after.head_state[name], item)
     assert after.info.training["seen"] == ["deu_Latn", "eng_Latn", "slk_Latn"]
 
 

@@ -96,7 +96,9 @@ def train_task(
     lr: o.LearningRate = None,
     head_lr: Annotated[
         float | None,
-        typer.Option("--head-lr", help="Learning rate of the head [--lr, at least 1e-3].", rich_help_panel=o.HOW),
+        typer.Option(
+            "--head-lr", help="Of the head [--lr, at least 1e-3; --lr after a learned start].", rich_help_panel=o.HOW
+        ),
     ] = None,
     weight_decay: o.WeightDecay = None,
     schedule: o.Schedule = None,

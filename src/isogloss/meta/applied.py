@@ -18,6 +18,7 @@ from isogloss.meta.rules import Rule, State, control_options, control_rule, is_c
 from isogloss.meta.saved import RuleRecord, is_rule, load_rule, read_rule, rule_digest
 from isogloss.modules import ModuleConfig, TransferModule, format_module
 from isogloss.tasks import Task
+from isogloss.training.defaults import optimisation
 from isogloss.training.task_stage import TaskStage
 from isogloss.training.update import Update
 
@@ -188,7 +189,7 @@ class StartUpdate:
         }
 
     def prepare(self, backbone: Backbone, task: Task, config: ModuleConfig, stage: TaskStage) -> TaskStage:
-        """Refuses other backbones, tasks and modules."""
+        """Refuses other backbones, tasks and modules; the head learns as fast as the rest, as it is not fresh."""
         info = self._info
         if info.fingerprint != backbone.fingerprint:
             raise IsoglossError(
@@ -203,7 +204,16 @@ class StartUpdate:
             raise IsoglossError(
                 f"--update: the start was learned with --module {self._spec}, not {format_module(config)}; give that one."
             )
-        return stage
+        if stage.head_learning_rate is not None:
+            return stage
+        usual = optimisation(
+            backbone,
+            config.method,
+            full=stage.train == "all",
+            optimiser=stage.optimiser,
+            learning_rate=stage.learning_rate,
+        )
+        return replace(stage, head_learning_rate=usual.learning_rate)
 
     def begin(self, backbone: Backbone, module: TransferModule, head: nn.Module, stage: TaskStage) -> None:
         """Puts the learned weights in place of the fresh ones.

@@ -42,7 +42,8 @@ class TaskStage:
         optimiser, learning_rate, weight_decay, schedule, warmup: None takes the default (defaults.py).
         momentum: Of SGD.
         clip: Largest norm of the gradient, 0 does not clip; None takes the default, or that of a learned rule.
-        head_learning_rate: Rate of the head's own weights; None takes the module's (1e-3 at least).
+        head_learning_rate: Rate of the head's own weights; None takes the module's (1e-3 at least, as a head is
+            fresh; a learned start's is not).
         head: linear, span, verbaliser or text; None takes the kind's usual one.
         head_options: Options of the head.
         train: `modules` keeps the backbone frozen; `all` trains it too (S2's other arm, plain fine-tuning).
