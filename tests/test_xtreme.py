@@ -18,6 +18,7 @@ from isogloss.training.pretrain import pretrain
 from isogloss.training.xtreme import SUITE, SuiteOptions, aggregate, find_data, run_suite
 from isogloss.training.xtreme.bucc import read_bucc
 from isogloss.training.xtreme.settings import middle_layer
+from isogloss.training.xtreme.suite import train_data
 from tests._cli_tools import isogloss, succeed
 from tests._pool_tools import recipe, write_world
 from tests._stack_tools import batch_of, close, make, texts
@@ -216,6 +217,14 @@ def test_what_is_missing(suite: Path, backbone: Backbone, tmp_path: Path) -> Non
     with pytest.raises(IsoglossError, match="no English training rows"):
         run_suite(backbone, tmp_path, tmp_path / "out", OPTIONS)
     assert not (tmp_path / "out" / "xquad").exists()
+
+
+@pytest.mark.parametrize("name", ["paws-x", "pawsx"])
+def test_a_development_split_trains_where_there_is_no_other(suite: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name / "en").mkdir(parents=True)
+    (tmp_path / name / "en" / "dev.jsonl").write_text((suite / "pawsx" / "en" / "dev.jsonl").read_text())
+    folder, place = train_data(SUITE["paws-x"], tmp_path)
+    assert (folder, place.split) == (tmp_path / name, "dev") and "nine tenths" in place.note
 
 
 def test_placeholder_labels_are_refused(suite: Path, tmp_path: Path) -> None:

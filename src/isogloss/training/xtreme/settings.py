@@ -78,6 +78,7 @@ _QA_TRAIN = (
     TrainData("tydiqa-goldp", note="trained on TyDiQA-GoldP English, as SQuAD v1.1 is not there"),
     TrainData("tydiqa", note="trained on TyDiQA-GoldP English, as SQuAD v1.1 is not there"),
 )
+_PAWS_DEV = "trained on nine tenths of PAWS-X' English dev split, as its training split is not there"
 
 
 def _qa(
@@ -124,7 +125,8 @@ SUITE: Mapping[str, SuiteTask] = {
             (
                 TrainData("paws-x"),
                 TrainData("pawsx"),
-                TrainData("pawsx", "dev", "trained on nine tenths of PAWS-X' English dev split, as its training split is not there"),
+                TrainData("paws-x", "dev", _PAWS_DEV),
+                TrainData("pawsx", "dev", _PAWS_DEV),
             ),
         ),
         SuiteTask(
