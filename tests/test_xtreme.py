@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from isogloss.training.language_groups import groups
 from isogloss.training.pretrain import pretrain
 from isogloss.training.xtreme import SUITE, SuiteOptions, aggregate, find_data, run_suite
 from isogloss.training.xtreme.bucc import read_bucc
+from isogloss.training.xtreme.data import train_data
 from isogloss.training.xtreme.settings import middle_layer
-from isogloss.training.xtreme.suite import train_data
 from tests._cli_tools import isogloss, succeed
 from tests._pool_tools import recipe, write_world
 from tests._stack_tools import batch_of, close, make, texts
@@ -225,6 +226,31 @@ def test_a_development_split_trains_where_there_is_no_other(suite: Path, tmp_pat
     (tmp_path / name / "en" / "dev.jsonl").write_text((suite / "pawsx" / "en" / "dev.jsonl").read_text())
     folder, place = train_data(SUITE["paws-x"], tmp_path)
     assert (folder, place.split) == (tmp_path / name, "dev") and "nine tenths" in place.note
+
+
+def test_scores_of_other_data_are_not_kept(suite: Path, backbone: Backbone, tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(suite / "tatoeba", data / "tatoeba")
+    shutil.copytree(suite / "xnli", data / "xnli")
+    (data / "xnli" / "en" / "train.jsonl").unlink()
+
+    def run(name: str) -> list[str]:
+        told: list[str] = []
+        run_suite(backbone, data, out, OPTIONS, names=[name], tell=told.append)
+        return told
+
+    assert [run("tatoeba"), run("xnli")] == [["tatoeba"], ["xnli"]]
+    # Files that no score comes from are nobody's business, wherever all of it lies.
+    (data / "xnli" / "de" / "train.jsonl").write_text((data / "xnli" / "de" / "test.jsonl").read_text())
+    data = data.rename(tmp_path / "moved")
+    assert [run("tatoeba"), run("xnli")] == [["tatoeba: kept from before"], ["xnli: kept from before"]]
+    shutil.copytree(suite / "xnli" / "en", data / "mnli" / "en")
+    with pytest.raises(IsoglossError, match="other data"):
+        run("xnli")
+    test = data / "tatoeba" / "deu" / "test.jsonl"
+    test.write_text(test.read_text().replace("red 3 blue", "red 33 blue"))
+    with pytest.raises(IsoglossError, match="other data"):
+        run("tatoeba")
 
 
 def test_placeholder_labels_are_refused(suite: Path, tmp_path: Path) -> None:

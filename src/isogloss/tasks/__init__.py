@@ -1,5 +1,6 @@
 """Labelled data to examples, predictions to metrics."""
 
+from isogloss.tasks._rows import split_of_file
 from isogloss.tasks.examples import Answer, Example
 from isogloss.tasks.few_shot import FewShot, few_shot
 from isogloss.tasks.leaks import check_leaks, duplicate_contents, without_duplicates
@@ -52,6 +53,7 @@ __all__ = [
     "read_split",
     "single_token_check",
     "spans_to_tags",
+    "split_of_file",
     "splits",
     "task_names",
     "template_names",

@@ -1,7 +1,8 @@
 """An XTREME-style suite (Hu et al. 2020, https://arxiv.org/abs/2003.11080) over local folders."""
 
 from isogloss.training.xtreme.aggregate import aggregate
+from isogloss.training.xtreme.data import find_data
 from isogloss.training.xtreme.settings import SUITE, SuiteTask
-from isogloss.training.xtreme.suite import SuiteOptions, find_data, run_suite
+from isogloss.training.xtreme.suite import SuiteOptions, run_suite
 
 __all__ = ["SUITE", "SuiteOptions", "SuiteTask", "aggregate", "find_data", "run_suite"]

@@ -11,7 +11,7 @@ from isogloss.formats import load_module
 from isogloss.modules import TransferModule, parse_module
 from isogloss.stack.layers import layer_count
 from isogloss.storage import content_key, read_json, write_json
-from isogloss.tasks import Example, available, canonical_split, check_leaks, get_task, read, splits
+from isogloss.tasks import Example, available, check_leaks, get_task, read
 from isogloss.training.evaluation import evaluate
 from isogloss.training.language_stage import EVERY
 from isogloss.training.progress import Progress
@@ -20,9 +20,9 @@ from isogloss.training.search import Search
 from isogloss.training.task_stage import TaskStage, train_task
 from isogloss.training.xtreme.aggregate import aggregate
 from isogloss.training.xtreme.bucc import bucc_languages, evaluate_bucc
+from isogloss.training.xtreme.data import ENGLISH, digests, find_data, has_split, tested_split, train_data
 from isogloss.training.xtreme.settings import SUITE, SuiteTask, TrainData, middle_layer
 
-_ENGLISH = "eng_Latn"
 _LARGE = 24
 
 
@@ -55,34 +55,6 @@ class SuiteOptions:
     precision: str = "fp32"
 
 
-def find_data(root: str | Path, names: Sequence[str] = ()) -> dict[str, Path]:
-    """The suite's tasks that have a folder below `root`.
-
-    Args:
-        root: The suite's data folder.
-        names: Tasks that must be there; empty takes those that are.
-
-    Raises:
-        IsoglossError: No such folder, an unknown task, a task without its folder, or none at all.
-    """
-    place = Path(root).expanduser()
-    if not place.is_dir():
-        raise IsoglossError(f"--data {root}: there is no such folder; expected one with {', '.join(SUITE)} in it.")
-    unknown = [name for name in names if name not in SUITE]
-    if unknown:
-        raise IsoglossError(f"--tasks {unknown[0]}: the suite has no such task; it has {', '.join(SUITE)}.")
-    found = {}
-    for name in names or SUITE:
-        folder = next((place / folder for folder in SUITE[name].folders if (place / folder).is_dir()), None)
-        if folder is not None:
-            found[name] = folder
-        elif names:
-            raise IsoglossError(f"--tasks {name}: '{place}' has no folder {' or '.join(SUITE[name].folders)}.")
-    if not found:
-        raise IsoglossError(f"--data {root}: none of the suite's folders is there ({', '.join(SUITE)}).")
-    return found
-
-
 def run_suite(
     backbone: Backbone,
     root: str | Path,
@@ -112,17 +84,18 @@ def run_suite(
     Raises:
         IsoglossError: Data missing or unusable, or `out` holds scores of other settings.
     """
+    root = Path(root).expanduser()
     data = find_data(root, names)
     target = Path(out)
     results: dict[str, Any] = {}
     for name, folder in data.items():
         record = target / name / "scores.json"
-        key = _key(backbone, shared, options, folder)
+        key = _key(backbone, shared, options, SUITE[name], root, folder)
         if record.is_file():
             kept = read_json(record)
             if kept.get("key") != key:
                 raise IsoglossError(
-                    f"The folder '{record.parent}' holds scores of another backbone, data folder or settings; choose another --out."
+                    f"The folder '{record.parent}' holds scores of another backbone, other data or settings; choose another --out."
                 )
             tell(f"{name}: kept from before")
         else:
@@ -131,7 +104,7 @@ def run_suite(
             if item.category == "retrieval":
                 kept = _retrieval(item, backbone, folder, options, shared)
             else:
-                kept = _trained(item, backbone, Path(root), folder, target / name / "module", options, shared, progress)
+                kept = _trained(item, backbone, root, folder, target / name / "module", options, shared, progress)
             kept["key"] = key
             target.joinpath(name).mkdir(parents=True, exist_ok=True)
             write_json(record, kept)
@@ -146,26 +119,17 @@ def run_suite(
     return {**averages, "backbone": backbone.name, "fingerprint": backbone.fingerprint, "options": asdict(options)}
 
 
-def _key(backbone: Backbone, shared: TransferModule | None, options: SuiteOptions, folder: Path) -> str:
+def _key(
+    backbone: Backbone, shared: TransferModule | None, options: SuiteOptions, item: SuiteTask, root: Path, folder: Path
+) -> str:
     return content_key(
-        [backbone.fingerprint, shared.digest if shared is not None else "", asdict(options), str(folder.resolve())]
+        [
+            backbone.fingerprint,
+            shared.digest if shared is not None else "",
+            asdict(options),
+            digests(item, root, folder),
+        ]
     )
-
-
-def train_data(item: SuiteTask, root: Path) -> tuple[Path, TrainData]:
-    """The first training data that are there in English.
-
-    Raises:
-        IsoglossError: None are.
-    """
-    for place in item.train:
-        folder = root / place.folder
-        if folder.is_dir() and _ENGLISH in available(folder):
-            there = map(canonical_split, splits(folder, _ENGLISH))
-            if place.split in there:
-                return folder, place
-    wanted = " or ".join(dict.fromkeys(f"{place.folder}/en/{place.split}" for place in item.train))
-    raise IsoglossError(f"The task {item.name} has no English training rows below '{root}'; expected {wanted}.")
 
 
 def _trained(
@@ -181,16 +145,14 @@ def _trained(
     source, place = train_data(item, root)
     task = get_task(item.task)
     departures = [place.note] if place.note else []
-    rows = read(source, _ENGLISH, place.split, task, limit=options.limit_train).examples
+    rows = read(source, ENGLISH, place.split, task, limit=options.limit_train).examples
     train, dev, note = _with_dev(rows, source, place, task, options.limit_train)
     departures += [note] if note else []
     task = task.with_labels_from(train)
-    split = next((name for name in item.splits if any(_has(folder, code, name) for code in available(folder))), None)
-    if split is None:
-        raise IsoglossError(f"The task {item.name} has no split {' or '.join(item.splits)} in '{folder}'.")
+    split = tested_split(item, folder)
     if split != item.splits[0] and item.name == "mlqa":
         departures.append(f"scored on the {split} split, as {item.splits[0]} is not there")
-    tested = [code for code in available(folder) if _has(folder, code, split)]
+    tested = [code for code in available(folder) if has_split(folder, code, split)]
     for code in list(tested):
         try:
             check_leaks(train, read(folder, code, split, task, limit=options.limit_test).examples)
@@ -251,16 +213,12 @@ def _room(item: SuiteTask, backbone: Backbone) -> int:
     return min(item.max_length, (backbone.max_length or item.max_length))
 
 
-def _has(folder: Path, code: str, split: str) -> bool:
-    return split in map(canonical_split, splits(folder, code))
-
-
 def _with_dev(
     rows: list[Example], source: Path, place: TrainData, task: Any, limit: int | None
 ) -> tuple[list[Example], list[Example], str]:
     """Training and English development rows; the last tenth of the training rows where there is no split for it."""
-    if place.split == "train" and _has(source, _ENGLISH, "dev"):
-        dev = read(source, _ENGLISH, "dev", task, limit=limit).examples
+    if place.split == "train" and has_split(source, ENGLISH, "dev"):
+        dev = read(source, ENGLISH, "dev", task, limit=limit).examples
         # TyDiQA is scored on its development split: choosing weights by that would be choosing by the test.
         if source.name not in ("tydiqa-goldp", "tydiqa"):
             return rows, dev, ""
@@ -281,7 +239,7 @@ def _retrieval(
     if item.name == "bucc":
         scores = evaluate_bucc(backbone, shared, folder, layer=layer, search=options.search, limit=options.limit_test)
         return {"scores": scores, "departures": departures, "languages": sorted(bucc_languages(folder))}
-    codes = [code for code in available(folder) if code != _ENGLISH and _has(folder, code, "test")]
+    codes = [code for code in available(folder) if code != ENGLISH and has_split(folder, code, "test")]
     found = evaluate_retrieval(
         backbone,
         {EVERY: shared} if shared is not None else {},
