@@ -272,6 +272,24 @@ def test_placeholder_labels_are_refused(suite: Path, tmp_path: Path) -> None:
         read_bucc(tmp_path / "bucc", "de", "test")
 
 
+def test_the_command_takes_data_of_the_hub(
+    suite: Path,
+    backbone: Backbone,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fetch(folder: Path, names: list[str], *, tell: object) -> Path:
+        shutil.copytree(suite / "tatoeba", folder / "tatoeba")
+        assert names == ["tatoeba"]
+        return folder
+
+    monkeypatch.setattr("isogloss.training.xtreme.fetch_suite", fetch)
+    run = ("evaluate", "--suite", "xtreme", "--data", "hub:xtreme", "--backbone", backbone.name, "--tasks", "tatoeba")
+    found = succeed(capsys, *run, "--limit", 6, "--out", tmp_path / "out", "--json").json
+    assert set(found["tasks"]) == {"tatoeba"} and (tmp_path / "out" / "data" / "tatoeba").is_dir()
+
+
 def test_the_command(suite: Path, backbone: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = ("evaluate", "--suite", "xtreme", "--data", suite, "--backbone", backbone.name)
     run = (

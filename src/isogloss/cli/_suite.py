@@ -27,7 +27,7 @@ def evaluate_suite(
 
     Args:
         suite: Its name.
-        data: Folder with one folder a task.
+        data: Folder with one folder a task, or `hub:xtreme`, which is written to `OUT/data` first.
         modules: At most one module for every language, which stays frozen beneath all tasks.
         backbone: None when the module says it.
         tasks: Some tasks, or none for all that have data.
@@ -44,7 +44,7 @@ def evaluate_suite(
     one_of(suite, "--suite", ("xtreme",))
     from isogloss.formats import load_module, read_info
     from isogloss.modules import parse_module
-    from isogloss.training.xtreme import SUITE, SuiteOptions, find_data, run_suite
+    from isogloss.training.xtreme import HUB_SUITE, SUITE, SuiteOptions, fetch_suite, find_data, run_suite
 
     chosen = SuiteOptions(**options)
     parse_module(chosen.module)
@@ -64,9 +64,11 @@ def evaluate_suite(
         raise IsoglossError("--backbone is missing: the suite needs to know what to train.")
     if out is None:
         raise IsoglossError("--out is missing: name a folder for modules and scores.")
-    found = find_data(data, tasks)
     check_backbone_name(name)
     check_device(device, threads)
+    if data == HUB_SUITE:
+        data = str(fetch_suite(out / "data", tasks, tell=say))
+    found = find_data(data, tasks)
     # What is trained must be in fp32, whatever a GPU's backbone is usually kept in.
     loaded = open_backbone(name, dtype or ("fp32" if chosen.train == "all" else None), device)
     left = [task for task in SUITE if task not in found]

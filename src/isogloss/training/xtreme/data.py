@@ -11,6 +11,17 @@ from isogloss.training.xtreme.settings import SUITE, SuiteTask, TrainData
 ENGLISH = "eng_Latn"
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Refuses names of tasks that the suite does not have.
+
+    Raises:
+        IsoglossError: Names the first one.
+    """
+    unknown = [name for name in names if name not in SUITE]
+    if unknown:
+        raise IsoglossError(f"--tasks {unknown[0]}: the suite has no such task; it has {', '.join(SUITE)}.")
+
+
 def find_data(root: str | Path, names: Sequence[str] = ()) -> dict[str, Path]:
     """The suite's tasks that have a folder below `root`.
 
@@ -23,10 +34,10 @@ def find_data(root: str | Path, names: Sequence[str] = ()) -> dict[str, Path]:
     """
     place = Path(root).expanduser()
     if not place.is_dir():
-        raise IsoglossError(f"--data {root}: there is no such folder; expected one with {', '.join(SUITE)} in it.")
-    unknown = [name for name in names if name not in SUITE]
-    if unknown:
-        raise IsoglossError(f"--tasks {unknown[0]}: the suite has no such task; it has {', '.join(SUITE)}.")
+        raise IsoglossError(
+            f"--data {root}: there is no such folder; expected one with {', '.join(SUITE)} in it, or hub:xtreme."
+        )
+    check_names(names)
     found = {}
     for name in names or SUITE:
         folder = next((place / folder for folder in SUITE[name].folders if (place / folder).is_dir()), None)
