@@ -86,7 +86,8 @@ class PretrainStream:
         if pairs_wanted and parallel is None:
             raise IsoglossError("The recipe has objectives on parallel text but names no folder under 'parallel'.")
         self._recipe, self._stores, self._parallel, self._backbone = recipe, dict(stores), parallel, backbone
-        self._step = 0
+        # Batches, which seed what is drawn, and optimiser steps, which end the stages.
+        self._step = self._windows = 0
         self._weights = torch.tensor([item.weight for item in recipe.objectives], dtype=torch.float64)
         self._samplers: dict[str, MixtureSampler] = {}
         self._saved: dict[str, Any] = {}
@@ -98,9 +99,11 @@ class PretrainStream:
         return 0
 
     def window(self, size: int, rank: int = 0, world: int = 1) -> Iterator[PretrainStep]:
-        """Moves on by `size` batches and yields number rank, rank + world ..."""
+        """Moves on by one optimiser step of `size` batches and yields number rank, rank + world ..."""
+        number, stage = self._stage()
+        self._windows += 1
         for place in range(size):
-            step = self._draw(make=place % world == rank)
+            step = self._draw(number, stage, make=place % world == rank)
             if step is not None:
                 yield step
 
@@ -111,23 +114,24 @@ class PretrainStream:
     def state_dict(self) -> dict[str, Any]:
         """The place in the stream."""
         samplers = {**self._saved, **{key: sampler.state_dict() for key, sampler in self._samplers.items()}}
-        return {"step": self._step, "samplers": samplers}
+        return {"step": self._step, "windows": self._windows, "samplers": samplers}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes to a place that `state_dict` returned."""
         self._step, self._saved = int(state["step"]), dict(state["samplers"])
+        # Older checkpoints have batches only; of one process without accumulation these are as many.
+        self._windows = int(state.get("windows", self._step))
         self._samplers.clear()
 
     def _stage(self) -> tuple[int, StageRecipe]:
         passed = 0
         for number, stage in enumerate(self._recipe.stages):
             passed += stage.steps
-            if self._step < passed:
+            if self._windows < passed:
                 return number, stage
         return len(self._recipe.stages) - 1, self._recipe.stages[-1]
 
-    def _draw(self, *, make: bool) -> PretrainStep | None:
-        number, stage = self._stage()
+    def _draw(self, number: int, stage: StageRecipe, *, make: bool) -> PretrainStep | None:
         generator = stream_generator("pretrain", self._recipe.seed, self._step)
         choice = int(torch.multinomial(self._weights, 1, generator=generator))
         item = self._recipe.objectives[choice]
