@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from isogloss.training import pretrain as pretraining
 from isogloss.training.pretrain import _start, _text_files
 from isogloss.training.pretrain_stream import PretrainStep, PretrainStream
+from isogloss.training.recipe import read_recipe
 from tests._pool_tools import recipe, write_world
 
 STAGES = [{"steps": 4, "length": 16, "batch": 6}, {"steps": 2, "length": 24, "batch": 4}]
@@ -64,3 +66,38 @@ def test_a_place_of_one_process_that_counts_batches_only_is_known(parts: tuple[A
     again.load_state_dict(state)
     lengths = [next(again.window(1)).batch.input_ids.shape[1] for _ in range(3)]  # type: ignore[union-attr]
     assert lengths == [16, 24, 24]
+
+
+def test_accumulation_makes_the_step_of_as_many_processes(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = {"pool": None, "parallel": [], "stages": STAGES, "objectives": [{"name": "masked", "weight": 1}]}
+    read = []
+    step_loss = pretraining.step_loss
+
+    def seen(stack: Any, step: PretrainStep, *more: Any) -> Any:
+        if stack.training:
+            read.extend(rows([step]))
+        return step_loss(stack, step, *more)
+
+    monkeypatch.setattr(pretraining, "step_loss", seen)
+    wanted = recipe(world, **shape, accumulation=2)
+    facts = pretraining.pretrain(wanted, tmp_path / "out", cache_dir=world / "cache")
+    assert facts["steps"] == 6
+    assert [len(row) for row in read] == [6 * 16] * 8 + [4 * 24] * 4
+    assert "2 such batches a step" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_recipe_without_accumulation_is_recorded_as_before_there_was_any(world: Path) -> None:
+    """Checkpoints are known by it."""
+    assert not {"accumulation", "pool"} & set(recipe(world, pool=None).record())
+    assert recipe(world, accumulation=1).record() == recipe(world).record()
+    assert recipe(world, accumulation=2).record()["accumulation"] == 2
+    assert recipe(world).record()["pool"] == "pool:4x2"
+
+
+def test_the_large_recipe_can_accumulate_what_eight_gpus_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(__file__).parent.parent / "recipes" / "pretrain" / "pool" / "xlm-r-base.yaml"
+    assert read_recipe(path).accumulation == 1
+    monkeypatch.setenv("ACCUMULATION", "8")
+    assert read_recipe(path).accumulation == 8

@@ -79,7 +79,7 @@ def pretrain(
     files = {code: _text_files(recipe, code, cache_dir) for code in recipe.codes}
     tell: Callable[[str], None] = progress.note if progress else (lambda text: None)
     identity = {
-        "recipe": recipe.model_dump(exclude=None if recipe.pool else {"pool"}),
+        "recipe": recipe.record(),
         "texts": {code: [file_digest(path) for path in paths] for code, paths in files.items()},
     }
     backbone, stores = _start(recipe, files, cache_dir, tell)
@@ -117,6 +117,7 @@ def pretrain(
     result = fit(
         FitConfig(
             steps=recipe.steps,
+            accumulation=recipe.accumulation,
             learning_rate=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
             warmup=recipe.warmup,
@@ -319,7 +320,7 @@ def _facts(
         "validation_perplexity": {code: round(math.exp(min(loss, 20.0)), 1) for code, loss in validation.items()},
         "text_tokens": dict(tokens),
         "training": recipe.advice,
-        "recipe": recipe.model_dump(exclude=None if recipe.pool else {"pool"}),
+        "recipe": recipe.record(),
         **({"pool": backbone.pool} if backbone.pool else {}),
     }
 

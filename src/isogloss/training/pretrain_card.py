@@ -22,6 +22,8 @@ def model_card(recipe: Recipe, facts: Mapping[str, Any]) -> str:
         for item in recipe.objectives
     )
     stages = "; ".join(f"{stage.steps} steps of {stage.batch} x {stage.length} tokens" for stage in recipe.stages)
+    if recipe.accumulation > 1:
+        stages += f"; {recipe.accumulation} such batches a step"
     losses = facts["validation_loss"]
     rows = [
         f"| {item.name} | `{item.code}` | {facts['text_tokens'].get(item.code, 0):,} | {losses.get(item.code, float('nan')):.3f} |"

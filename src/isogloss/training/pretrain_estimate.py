@@ -61,7 +61,7 @@ def estimate(
                     weight.grad = None
             if len(seen) == len(recipe.objectives):
                 break
-        seconds += stage.steps * sum(seen.values()) / share
+        seconds += stage.steps * recipe.accumulation * sum(seen.values()) / share
     state = _BYTES_A_PARAMETER * sum(weight.numel() for weight in parameters)
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device)

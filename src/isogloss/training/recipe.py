@@ -88,6 +88,7 @@ class Recipe(_Strict):
             another model for the pieces that both know.
         embedding_rate: Their learning rate as a multiple of the others'; 0 keeps them as they start.
         pool: A prompt pool that is trained with the model, as a module spec (`pool:256x4`).
+        accumulation: Batches (per process) in one optimiser step; on one GPU N of them make the step that N GPUs make.
         alpha: Smoothing exponent of the mixture of languages.
         precision: Of the forward pass; `auto` is bf16 where the machine multiplies in it, else fp32.
         validation_documents: Documents at the end of each language's text kept for validation.
@@ -110,6 +111,7 @@ class Recipe(_Strict):
     embedding_rate: float = Field(default=1.0, ge=0)
     objectives: list[ObjectiveRecipe] = Field(min_length=1)
     stages: list[StageRecipe] = Field(min_length=1)
+    accumulation: int = Field(default=1, ge=1)
     alpha: float = Field(default=0.3, ge=0, le=1)
     learning_rate: float = Field(default=5e-4, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
@@ -152,6 +154,11 @@ class Recipe(_Strict):
     def codes(self) -> list[str]:
         """Language codes, `iso639-3_Script`."""
         return [resolve(name).code for name in self.languages]
+
+    def record(self) -> dict[str, Any]:
+        """Plain data of it, by which a run knows its checkpoints: what is not used is left out, so that old ones stay known."""
+        unused = {"pool"} if not self.pool else set()
+        return self.model_dump(exclude=unused | ({"accumulation"} if self.accumulation == 1 else set()))
 
 
 def read_recipe(path: str | Path) -> Recipe:
