@@ -8,7 +8,7 @@ import pytest
 from isogloss.training import pretrain as pretraining
 from isogloss.training.pretrain import _start, _text_files
 from isogloss.training.pretrain_stream import PretrainStep, PretrainStream
-from isogloss.training.recipe import read_recipe
+from isogloss.training.recipe import ObjectiveRecipe, read_recipe
 from tests._pool_tools import recipe, write_world
 
 STAGES = [{"steps": 4, "length": 16, "batch": 6}, {"steps": 2, "length": 24, "batch": 4}]
@@ -45,6 +45,18 @@ def test_processes_share_the_windows_out(parts: tuple[Any, ...]) -> None:
         found = rows(list(alone.window(4)))
         shares = [rows(list(stream.window(4, rank, 2))) for rank, stream in enumerate(both)]
         assert shares == [found[0::2], found[1::2]]
+
+
+def test_the_batches_of_a_step_share_their_objective(world: Path, parts: tuple[Any, ...]) -> None:
+    """Of all that a step scores, a contrast has a few rows and masked LM hundreds of tokens."""
+    items = [ObjectiveRecipe(name="masked", weight=1, rate=rate) for rate in (0.1, 0.3)]
+    wanted = parts[0].model_copy(update={"objectives": items})
+    one, many = PretrainStream(wanted, *parts[1:]), PretrainStream(wanted, *parts[1:])
+    found = [[step.objective.rate for step in many.window(3)] for _ in range(6)]
+    assert {*map(len, found)} == {3} and {tuple(set(step)) for step in found} == {(0.1,), (0.3,)}
+    # The choice is that of the step's first batch, as it was for steps of one batch.
+    draws = [next(one.window(1)).objective.rate for _ in range(18)]
+    assert [step[0] for step in found] == draws[::3]
 
 
 def test_it_goes_on_in_the_middle_of_a_stage(parts: tuple[Any, ...]) -> None:

@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from itertools import chain
 
 import torch
 
@@ -45,7 +46,7 @@ def estimate(
         one = recipe.model_copy(update={"stages": [stage]})
         stream = PretrainStream(one, stores, parallel, stack.backbone)
         seen: dict[str, float] = {}
-        for step in stream.window(_DRAWS):
+        for step in chain.from_iterable(stream.window(1) for _ in range(_DRAWS)):
             name = step.objective.model_dump_json()
             if name in seen:
                 continue

@@ -99,11 +99,16 @@ class PretrainStream:
         return 0
 
     def window(self, size: int, rank: int = 0, world: int = 1) -> Iterator[PretrainStep]:
-        """Moves on by one optimiser step of `size` batches and yields number rank, rank + world ..."""
+        """Moves on by one optimiser step of `size` batches and yields number rank, rank + world ...
+
+        All of them have one objective: a step divides by the number of its losses, so objectives that score more tokens
+        would drown the others, whatever their weights.
+        """
         number, stage = self._stage()
         self._windows += 1
+        choice = int(torch.multinomial(self._weights, 1, generator=self._generator()))
         for place in range(size):
-            step = self._draw(number, stage, make=place % world == rank)
+            step = self._draw(number, stage, choice, make=place % world == rank)
             if step is not None:
                 yield step
 
@@ -131,9 +136,13 @@ class PretrainStream:
                 return number, stage
         return len(self._recipe.stages) - 1, self._recipe.stages[-1]
 
-    def _draw(self, number: int, stage: StageRecipe, *, make: bool) -> PretrainStep | None:
-        generator = stream_generator("pretrain", self._recipe.seed, self._step)
-        choice = int(torch.multinomial(self._weights, 1, generator=generator))
+    def _generator(self) -> torch.Generator:
+        """Of the next batch."""
+        return stream_generator("pretrain", self._recipe.seed, self._step)
+
+    def _draw(self, number: int, stage: StageRecipe, choice: int, *, make: bool) -> PretrainStep | None:
+        generator = self._generator()
+        torch.multinomial(self._weights, 1, generator=generator)  # the window's choice took this from its first batch
         item = self._recipe.objectives[choice]
         key = f"{number}:{choice}"
         objective, views = self._objective(key, item, stage)
