@@ -131,6 +131,21 @@ def check_device(device: str | None, threads: int | None) -> None:
         raise IsoglossError(f"--device {device}: there is no such device here; use {' or '.join(there)}.") from problem
 
 
+def training_device(device: str | None) -> str | None:
+    """The value of `--device` for training: of several processes of a launcher each takes a GPU of its own.
+
+    Raises:
+        IsoglossError: It names one GPU for all of them.
+    """
+    from isogloss.training._processes import launched, launched_device
+
+    if device == "cpu" or not launched():
+        return device
+    if device not in (None, "cuda"):
+        raise IsoglossError(f"--device {device}: each process of a launcher takes a device of its own; leave it out.")
+    return str(launched_device())
+
+
 def open_backbone(name: str, dtype: str | None, device: str | None) -> "Backbone":
     """Loads the backbone of a command, and says so, as large ones take a while."""
     from isogloss.backbones import load_backbone

@@ -16,6 +16,7 @@ from isogloss.cli._inputs import (
     language_name,
     open_backbone,
     split_list,
+    training_device,
 )
 from isogloss.errors import IsoglossError
 
@@ -93,6 +94,7 @@ def train(
     check_backbone_name(backbone)
     check_device(device, threads)
 
+    from isogloss.training._processes import writes
     from isogloss.training.language_stage import LanguageStage
     from isogloss.training.progress import Progress
     from isogloss.training.shared_stage import train_shared
@@ -110,13 +112,15 @@ def train(
         precision=precision,
         seed=seed,
     )
-    loaded = open_backbone(backbone, dtype, device)
+    loaded = open_backbone(backbone, dtype, training_device(device))
     say(
         f"{module} over {counted(len(files), 'language')} on {loaded.name} ({loaded.kind}), {counted(steps, 'step')} on {loaded.device}"
     )
     result = train_shared(
         loaded, files, config, stage, target, alpha=alpha, overwrite=overwrite, progress=Progress(module)
     )
+    if not writes():
+        return
     if json:
         print_json(result)
         return

@@ -29,6 +29,7 @@ def pretrain(
 
     from transformers.utils import logging
 
+    from isogloss.training._processes import writes
     from isogloss.training.pretrain import pretrain as call
     from isogloss.training.progress import Progress
 
@@ -45,6 +46,8 @@ def pretrain(
         checkpoint_seconds=60 * checkpoint_minutes,
         progress=Progress(read.name),
     )
+    if not writes():
+        return
     if json:
         print_json(result)
         return

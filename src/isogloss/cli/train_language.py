@@ -6,7 +6,14 @@ import typer
 
 from isogloss.cli import _options as o
 from isogloss.cli._console import counted, number, plain, print_facts, print_json, say
-from isogloss.cli._inputs import bundled_text, check_backbone_name, check_device, free_output, open_backbone
+from isogloss.cli._inputs import (
+    bundled_text,
+    check_backbone_name,
+    check_device,
+    free_output,
+    open_backbone,
+    training_device,
+)
 from isogloss.cli._inputs import language as resolve
 
 
@@ -91,6 +98,7 @@ def train_language(
     check_backbone_name(backbone)
     check_device(device, threads)
 
+    from isogloss.training._processes import writes
     from isogloss.training.language_stage import LanguageStage
     from isogloss.training.language_stage import train_language as call
     from isogloss.training.new_module import new_module
@@ -114,7 +122,7 @@ def train_language(
         seed=seed,
         tracker=tracker,
     )
-    loaded = open_backbone(backbone, dtype, device)
+    loaded = open_backbone(backbone, dtype, training_device(device))
     frozen = sum(parameter.numel() for parameter in loaded.model.parameters())
     trained = sum(p.numel() for p in new_module(config, loaded, seed=seed).parameters() if p.requires_grad)
     say(
@@ -131,6 +139,8 @@ def train_language(
         overwrite=overwrite,
         progress=Progress(f"language {found.code}"),
     )
+    if not writes():
+        return
     if json:
         print_json(result)
         return

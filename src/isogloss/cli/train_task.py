@@ -17,6 +17,7 @@ from isogloss.cli._inputs import (
     open_backbone,
     pairs,
     split_list,
+    training_device,
 )
 from isogloss.cli._labelled import check_language_modules, check_prompts, head_options, read_dev, read_sources
 from isogloss.errors import IsoglossError
@@ -210,6 +211,7 @@ def train_task(
     dev = read_dev(data, split_list(source), split_dev, asked.with_labels_from(examples), bad_rows, limit)
 
     from isogloss.tasks.heads import make_head
+    from isogloss.training._processes import writes
     from isogloss.training.evaluation import load_parts
     from isogloss.training.new_module import new_module
     from isogloss.training.progress import Progress
@@ -244,7 +246,7 @@ def train_task(
         tracker=tracker,
     )
     # What is trained must be in fp32, whatever a GPU's backbone is usually kept in.
-    loaded = open_backbone(backbone, dtype or ("fp32" if train == "all" else None), device)
+    loaded = open_backbone(backbone, dtype or ("fp32" if train == "all" else None), training_device(device))
     other, by_language = load_parts(folders, loaded)
     if other is not None:
         raise IsoglossError(f"--language-module: '{other.info.label}' is a task module; give language modules.")
@@ -282,6 +284,8 @@ def train_task(
         overwrite=overwrite,
         progress=Progress(f"task {asked.name}"),
     )
+    if not writes():
+        return
     if json:
         print_json(result)
         return

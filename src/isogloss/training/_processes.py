@@ -6,11 +6,13 @@ any split of the data equal to one big batch.
 """
 
 import atexit
+import os
 from collections.abc import Mapping, Sequence
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import broadcast
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast, parse_flag_from_env
 from torch import Tensor, nn
 
 # Elements that travel together: large enough to be efficient, small enough not to double the memory of a
@@ -94,9 +96,23 @@ def writes() -> bool:
     return not PartialState._shared_state or bool(PartialState().is_main_process)
 
 
+def launched() -> bool:
+    """Whether a launcher started this process and others beside it."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def launched_device() -> torch.device:
-    """Returns the device of this process: its own GPU under a launcher, else the first one, else the CPU."""
-    device: torch.device = PartialState().device
+    """Returns the device of this process: its own GPU under a launcher, else the first one, else the CPU.
+
+    Under a launcher it joins the others, after which `writes` tells them apart.
+    """
+    there = torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
+    if not launched():
+        # Alone it makes no state, which would hold this device for the life of the process.
+        return torch.device("cuda" if there else "cpu")
+    if not PartialState._shared_state:
+        atexit.register(leave_processes)
+    device: torch.device = PartialState(cpu=not there).device
     return device
 
 
@@ -106,10 +122,11 @@ def create_accelerator(device: torch.device, **options: object) -> Accelerator:
     Precision is left to the loop's own autocast: `accelerate` fixes its own for the life of the process, and
     one process here may train in fp32 and then in bf16.
     """
-    fresh = not PartialState._shared_state
-    if fresh:
-        options = {"cpu": device.type == "cpu", "mixed_precision": "no", **options}
+    if not PartialState._shared_state:
+        options = {"cpu": device.type == "cpu", **options}
         atexit.register(leave_processes)
+    if not AcceleratorState._shared_state:
+        options = {"mixed_precision": "no", **options}
     return Accelerator(**options)
 
 

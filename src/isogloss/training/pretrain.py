@@ -31,7 +31,7 @@ from isogloss.errors import IsoglossError
 from isogloss.languages import fill_pattern, resolve
 from isogloss.stack import Stack
 from isogloss.storage import content_key, file_digest, new_folder, write_json, write_text
-from isogloss.training._processes import writes
+from isogloss.training._processes import launched_device, writes
 from isogloss.training.architectures import fresh_model
 from isogloss.training.checkpoint import has_checkpoint
 from isogloss.training.config import FitConfig, FitResult, LossResult, TrainedPart
@@ -74,8 +74,11 @@ def pretrain(
         IsoglossError: A text is missing, a language unknown, or the output folder holds something else.
     """
     target = claim_output(out, overwrite=overwrite)
+    device = launched_device()
+    if not writes():
+        progress = None
     if recipe.precision == "auto":
-        recipe = recipe.model_copy(update={"precision": "bf16" if has_bf16(_device()) else "fp32"})
+        recipe = recipe.model_copy(update={"precision": "bf16" if has_bf16(device) else "fp32"})
     files = {code: _text_files(recipe, code, cache_dir) for code in recipe.codes}
     tell: Callable[[str], None] = progress.note if progress else (lambda text: None)
     identity = {
@@ -251,7 +254,7 @@ def _start(
     from transformers import AutoTokenizer
 
     if recipe.start_from:
-        backbone = load_backbone(recipe.start_from, dtype="fp32")
+        backbone = load_backbone(recipe.start_from, dtype="fp32", device=launched_device())
     else:
         digests = {code: [file_digest(path) for path in paths] for code, paths in files.items()}
         wanted = {**recipe.tokenizer.model_dump(), "kind": recipe.kind, "texts": digests, "seed": recipe.seed}
@@ -285,16 +288,12 @@ def wrap_model(name: str, model: Any, tokenizer: Any) -> Backbone:
     use_own_attention(model)
     return Backbone(
         name,
-        model.to(_device()),
+        model.to(launched_device()),
         tokenizer,
         family,
         resolve_sites(model, family),
         fingerprint(model, model.config),
     )
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _facts(
