@@ -84,6 +84,8 @@ def test_a_language_that_the_hub_lacks_is_said(world: Path, hub: list[tuple[str,
         ("languages: [en, sk, English]\ntext: [t]", "names eng_Latn twice under 'languages'; leave 'en' out once"),
         ("languages: [en]\ntext: [{folder: t, time: 2}]", "did you mean 'times'"),
         ("languages: [en]\ntext: [{folder: t, times: 0}]", "greater than or equal to 1"),
+        ("languages: [en]\ntext: [{folder: t, documents: 9}]", "'text.0.documents': .*for hub: text only"),
+        ("languages: [en]\ntext: [t]\nparallel: [{folder: t, documents: 9}]", "documents is for hub: text only"),
         ("languages: [en]\ntext: [t]\nparallel: ['hub:a/b']", "'parallel': .*read from folders, not from the hub"),
     ],
 )
@@ -95,6 +97,15 @@ def test_wrong_recipes(tmp_path: Path, lines: str, said: str) -> None:
     )
     with pytest.raises(IsoglossError, match=said):
         read_recipe(path)
+
+
+@pytest.mark.parametrize("key", ["text", "parallel"])
+def test_a_folder_that_is_not_there_is_said(world: Path, tmp_path: Path, key: str) -> None:
+    """Though another has text in every language."""
+    wanted = recipe(world, pool=None, **{key: [str(world / key), str(tmp_path / "glosary")]})
+    with pytest.raises(IsoglossError, match=rf"glosary' under '{key}' in the recipe of tiny does not exist"):
+        pretrain(wanted, tmp_path / "out", cache_dir=tmp_path / "cache")
+    assert not (tmp_path / "out").exists() and not (tmp_path / "cache").exists()
 
 
 def test_a_pattern_with_another_name_is_refused(world: Path, tmp_path: Path) -> None:

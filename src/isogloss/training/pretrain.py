@@ -79,6 +79,7 @@ def pretrain(
         progress = None
     if recipe.precision == "auto":
         recipe = recipe.model_copy(update={"precision": "bf16" if has_bf16(device) else "fp32"})
+    _check_folders(recipe)
     files = {code: _text_files(recipe, code, cache_dir) for code in recipe.codes}
     tell: Callable[[str], None] = progress.note if progress else (lambda text: None)
     identity = {
@@ -228,6 +229,17 @@ def _check_room(recipe: Recipe, stack: Stack) -> None:
             f"The recipe's stages have rows of {longest} tokens, but {recipe.name} takes {stack.text_budget} beside its "
             f"{stack.prompt_length()} prompt vectors; use shorter rows."
         )
+
+
+def _check_folders(recipe: Recipe) -> None:
+    """Refuses folders that are not there: other folders may have text in each language, and nobody would miss these."""
+    for key, sources in (("text", recipe.text), ("parallel", recipe.parallel)):
+        for source in sources:
+            if not source.folder.startswith(HUB) and not Path(source.folder).is_dir():
+                raise IsoglossError(
+                    f"The folder '{source.folder}' under '{key}' in the recipe of {recipe.name} does not exist; "
+                    "mend its path, or leave it out."
+                )
 
 
 def _text_files(recipe: Recipe, code: str, cache_dir: str | Path | None = None) -> list[Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from isogloss.errors import IsoglossError
 from isogloss.languages import resolve
@@ -69,6 +69,13 @@ class TextFolder(_Strict):
     folder: str
     times: int = Field(default=1, ge=1)
     documents: int | None = Field(default=None, ge=1)
+
+    @field_validator("documents")
+    @classmethod
+    def _of_the_hub(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and not str(info.data.get("folder", HUB)).startswith(HUB):
+            raise ValueError("documents is for hub: text only, a folder is read whole")
+        return value
 
 
 class Recipe(_Strict):
