@@ -13,7 +13,7 @@ from isogloss.stack import Stack
 from isogloss.training.architectures import fresh_model
 from isogloss.training.first_embeddings import borrowed_embeddings
 from isogloss.training.pretrain import pretrain, wrap_model
-from isogloss.training.recipe import Recipe
+from isogloss.training.recipe import OBJECTIVES, Recipe
 from tests._corpora_tools import word_tokenizer
 from tests._pool_tools import recipe, write_world
 
@@ -31,7 +31,7 @@ def _shape(kind: str, embeddings: str) -> Recipe:
         text=["text"],  # type: ignore[list-item]
         model={"hidden": 16, "layers": 2, "heads": 2, "ffn": 32},  # type: ignore[arg-type]
         embeddings=embeddings,  # type: ignore[arg-type]
-        objectives=[{"name": "masked", "weight": 1}],  # type: ignore[list-item]
+        objectives=[{"name": OBJECTIVES[kind][0], "weight": 1}],  # type: ignore[list-item]
         stages=[{"steps": 1, "length": 8, "batch": 2}],  # type: ignore[list-item]
     )
 
@@ -136,6 +136,14 @@ def test_a_recipe_takes_embeddings_from_a_model(world: Path, wide: Path, tmp_pat
         pretrain(
             recipe(world, pool=None, model=shape, embeddings=f"from:{wide}"), tmp_path / "b", cache_dir=world / "cache"
         )
+
+
+def test_a_start_of_another_kind_is_refused(world: Path, wide: Path, tmp_path: Path) -> None:
+    shape: dict[str, Any] = {"kind": "decoder", "objectives": [{"name": "causal", "weight": 1}], "parallel": []}
+    wanted = recipe(world, pool=None, start_from=str(wide), **shape)
+    with pytest.raises(IsoglossError, match=r"'kind: decoder'.*is of kind encoder"):
+        pretrain(wanted, tmp_path / "out", cache_dir=world / "cache")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("value", ["from:", "counts"])

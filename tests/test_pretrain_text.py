@@ -17,6 +17,7 @@ from isogloss.corpora import ObjectiveBatch
 from isogloss.errors import IsoglossError
 from isogloss.stack import Stack
 from isogloss.training.language_losses import LanguageLosses
+from isogloss.training.language_stage import LanguageStage, check_backbone
 from isogloss.training.pretrain import pretrain, step_loss
 from isogloss.training.pretrain_stream import PretrainStep
 from isogloss.training.progress import Progress
@@ -96,6 +97,43 @@ def test_wrong_recipes(tmp_path: Path, lines: str, said: str) -> None:
         "stages: [{steps: 1, length: 8, batch: 1}]\n"
     )
     with pytest.raises(IsoglossError, match=said):
+        read_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "objective", "use"),
+    [
+        ("encoder", "causal", "masked"),
+        ("decoder", "masked", "causal or prefix"),
+        ("decoder", "spans", "causal or prefix"),
+    ],
+)
+def test_a_language_module_with_an_objective_of_another_kind_is_refused(kind: str, objective: str, use: str) -> None:
+    backbone: Any = types.SimpleNamespace(name="small", kind=kind, tokenizer=object())
+    with pytest.raises(IsoglossError, match=f"'{objective}' teaches no model of kind {kind}, .*; use {use}"):
+        check_backbone(backbone, LanguageStage(objective=objective))
+    check_backbone(backbone, LanguageStage(objective=use.split()[0]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "objective", "said"),
+    [
+        ("encoder", "causal", "causal teaches no model of kind encoder; use masked, translation, contrast"),
+        ("encoder", "prefix", "prefix teaches no model of kind encoder"),
+        ("encoder", "spans", "spans teaches no model of kind encoder"),
+        ("decoder", "masked", "masked teaches no model of kind decoder; use causal, prefix, contrast"),
+        ("decoder", "translation", "translation teaches no model of kind decoder"),
+        ("encoder-decoder", "masked", "kind encoder-decoder; use spans, prefix, contrast"),
+        ("encoder-decoder", "causal", "causal teaches no model of kind encoder-decoder"),
+    ],
+)
+def test_an_objective_of_another_kind_of_model_is_refused(tmp_path: Path, kind: str, objective: str, said: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        f"name: x\nkind: {kind}\nlanguages: [en]\ntext: [t]\nstages: [{{steps: 1, length: 8, batch: 1}}]\n"
+        f"objectives: [{{name: contrast, weight: 1}}, {{name: {objective}, weight: 1}}]\n"
+    )
+    with pytest.raises(IsoglossError, match=rf"line 6, has a wrong value for 'objectives': .*{said}"):
         read_recipe(path)
 
 

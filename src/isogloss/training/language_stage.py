@@ -22,9 +22,8 @@ from isogloss.training.outputs import claim_output, save_output
 from isogloss.training.pretrain import step_loss
 from isogloss.training.pretrain_stream import PretrainStream, make_objective
 from isogloss.training.progress import Progress
-from isogloss.training.recipe import ObjectiveRecipe, Recipe, StageRecipe
+from isogloss.training.recipe import OBJECTIVES, ObjectiveRecipe, Recipe, StageRecipe
 
-OBJECTIVES = {"encoder": "masked", "decoder": "causal", "encoder-decoder": "spans"}
 _OF_RAW_TEXT = ("masked", "spans", "causal", "prefix")
 
 
@@ -104,11 +103,12 @@ def train_language(
         `{"module", "steps", "seconds", "metrics": {"loss", "token_accuracy", "loss_without"}, ...}` on held-out text.
 
     Raises:
-        IsoglossError: No tokenizer, no trainable module, unreadable text, an occupied output folder.
+        IsoglossError: No tokenizer, an objective of another kind of backbone, no trainable module, unreadable text, an
+            occupied output folder.
     """
     if config.method == "none":
         raise IsoglossError("A language module must be something: use adapter:16, prompt:50, lora:8 or invertible:2.")
-    check_tokenizer(backbone)
+    check_backbone(backbone, stage)
     target = claim_output(out, overwrite=overwrite)
     store = tokenise(
         list(text) if len(text) > 1 else text[0],
@@ -147,11 +147,17 @@ def train_language(
     }
 
 
-def check_tokenizer(backbone: Backbone) -> None:
-    """Refuses a backbone that cannot read text."""
+def check_backbone(backbone: Backbone, stage: LanguageStage) -> None:
+    """Refuses a backbone that cannot read text, or cannot learn by the stage's objective."""
     if backbone.tokenizer is None:
         raise IsoglossError(
             f"{backbone.name} has no tokenizer, so text cannot be read for it; add its tokenizer files."
+        )
+    fitting = [name for name in OBJECTIVES[backbone.kind] if name in _OF_RAW_TEXT]
+    if stage.objective not in (None, *fitting):
+        raise IsoglossError(
+            f"The objective '{stage.objective}' teaches no model of kind {backbone.kind}, which {backbone.name} is; "
+            f"use {' or '.join(fitting)}."
         )
 
 
@@ -206,7 +212,7 @@ def train_on_text(
         schedule=stage.schedule,
         warmup=stage.warmup,
     )
-    objective = stage.objective or OBJECTIVES[backbone.kind]
+    objective = stage.objective or OBJECTIVES[backbone.kind][0]
     length = row_length(stage.length, stack)
     recipe = Recipe(
         name=backbone.name,

@@ -267,6 +267,11 @@ def _start(
 
     if recipe.start_from:
         backbone = load_backbone(recipe.start_from, dtype="fp32", device=launched_device())
+        if backbone.kind != recipe.kind:
+            raise IsoglossError(
+                f"The recipe of {recipe.name} says 'kind: {recipe.kind}', but the model under 'start_from', "
+                f"{recipe.start_from}, is of kind {backbone.kind}; write that."
+            )
     else:
         digests = {code: [file_digest(path) for path in paths] for code, paths in files.items()}
         wanted = {**recipe.tokenizer.model_dump(), "kind": recipe.kind, "texts": digests, "seed": recipe.seed}

@@ -16,6 +16,13 @@ from isogloss.languages import resolve
 HUB = "hub:"
 # In front of the name of the model that first embeddings are taken from.
 FROM_MODEL = "from:"
+# What each kind of model can learn from, its usual one first. Another objective would show it the labels (an encoder sees the next
+# token) or ask for what it never saw (a decoder's mask hides nothing of what follows).
+OBJECTIVES: dict[str, tuple[str, ...]] = {
+    "encoder": ("masked", "translation", "contrast"),
+    "decoder": ("causal", "prefix", "contrast"),
+    "encoder-decoder": ("spans", "prefix", "contrast"),
+}
 _VARIABLE = re.compile(r"\$\{(\w+)(?::([^}]*))?\}")
 
 
@@ -145,6 +152,15 @@ class Recipe(_Strict):
             raise ValueError("expected random, cooccurrence or from:NAME")
         return value
 
+    @field_validator("objectives")
+    @classmethod
+    def _of_the_kind(cls, value: list[ObjectiveRecipe], info: ValidationInfo) -> list[ObjectiveRecipe]:
+        kind = info.data.get("kind", "")
+        wrong = next((item.name for item in value if item.name not in OBJECTIVES.get(kind, (item.name,))), None)
+        if wrong is not None:
+            raise ValueError(f"{wrong} teaches no model of kind {kind}; use {', '.join(OBJECTIVES[kind])}")
+        return value
+
     @field_validator("parallel")
     @classmethod
     def _no_hub(cls, value: list[TextFolder]) -> list[TextFolder]:
@@ -239,7 +255,7 @@ def _explain(source: Path, text: str, problem: ValidationError) -> str:
         near = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean '{near[0]}'" if near else f"the keys here are {', '.join(known)}"
         return f"{where} has the unknown key '{'.'.join(path)}'; {hint}."
-    return f"{where} has a wrong value for '{'.'.join(path)}': {first['msg'].lower()}."
+    return f"{where} has a wrong value for '{'.'.join(path)}': {first['msg'].lower().removeprefix('value error, ')}."
 
 
 def _known_keys(path: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from isogloss.backbones import Backbone
 from isogloss.corpora import tokenise
 from isogloss.errors import IsoglossError
 from isogloss.modules import ModuleConfig, format_module
-from isogloss.training.language_stage import LanguageStage, check_tokenizer, train_on_text
+from isogloss.training.language_stage import LanguageStage, check_backbone, train_on_text
 from isogloss.training.new_module import new_module
 from isogloss.training.outputs import claim_output, save_output
 from isogloss.training.pool_setup import told_languages
@@ -54,7 +54,7 @@ def train_shared(
         raise IsoglossError("There is no text to train on; name at least one language with a text.")
     if config.method == "none":
         raise IsoglossError("A module for every language must be something: use pool:64x4, adapter:16 or prompt:50.")
-    check_tokenizer(backbone)
+    check_backbone(backbone, stage)
     target = claim_output(out, overwrite=overwrite)
     codes = list(texts)
     stores = {
