@@ -1,17 +1,25 @@
 """Puts a pre-trained backbone into the package, its embeddings packed to 8 bits.
 
 python tools/bundle_backbone.py runs/encoder encoder
+python tools/bundle_backbone.py encoder --scores scores.json   # measured afterwards: only the card changes
+
+Scores are a JSON list of {"task": "SIB-200 topics, English", "metric": "accuracy", "score": 66.2, "command": "isogloss ..."}.
 """
 
 import argparse
 import shutil
 from pathlib import Path
+from typing import Any
 
 from isogloss.backbones import load_backbone
 from isogloss.backbones.packed import PACKED, save_packed
 from isogloss.backbones.pool_part import save_pool, without_pool
-from isogloss.storage import new_folder
+from isogloss.errors import IsoglossError
+from isogloss.storage import new_folder, read_json, write_json, write_text
+from isogloss.training.pretrain_card import model_card
+from isogloss.training.recipe import Recipe
 
+_SCORE = {"task", "metric", "score", "command"}
 _BACKBONES = Path(__file__).resolve().parent.parent / "src" / "isogloss" / "data" / "backbones"
 
 
@@ -36,12 +44,45 @@ def bundle(source: Path, target: Path) -> None:
     print(f"{target}: {size:.1f} MB, fingerprint {packed.fingerprint} (unpacked: {backbone.fingerprint})")
 
 
+def read_scores(path: Path) -> list[dict[str, Any]]:
+    """The scores of a JSON file.
+
+    Raises:
+        IsoglossError: It is no list of such entries.
+    """
+    found = read_json(path)
+    rows = found if isinstance(found, list) else [None]
+    for row in rows:
+        if not isinstance(row, dict) or set(row) != _SCORE or not isinstance(row["score"], int | float):
+            raise IsoglossError(f"'{path}': expected a list of entries with {', '.join(sorted(_SCORE))}, not {found}.")
+    return rows
+
+
+def add_scores(folder: Path, scores: list[dict[str, Any]]) -> None:
+    """Puts scores into the `isogloss.json` and the card of a backbone, in place of earlier ones."""
+    facts = {**read_json(folder / "isogloss.json"), "scores": scores}
+    write_text(folder / "README.md", model_card(Recipe(**facts["recipe"]), facts))
+    write_json(folder / "isogloss.json", facts)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="folder that isogloss pretrain wrote")
+    parser.add_argument(
+        "source", type=Path, nargs="?", help="folder that isogloss pretrain wrote; none: keep what is bundled"
+    )
     parser.add_argument("name", choices=("encoder", "decoder", "encoder-decoder"))
+    parser.add_argument("--scores", type=Path, metavar="FILE.json", help="what it reaches, for its card")
     arguments = parser.parse_args()
-    bundle(arguments.source, _BACKBONES / arguments.name)
+    if arguments.source is None and arguments.scores is None:
+        parser.error("give a source, --scores or both")
+    try:
+        scores = None if arguments.scores is None else read_scores(arguments.scores)
+        if arguments.source is not None:
+            bundle(arguments.source, _BACKBONES / arguments.name)
+        if scores is not None:
+            add_scores(_BACKBONES / arguments.name, scores)
+    except IsoglossError as problem:
+        parser.error(str(problem))
 
 
 if __name__ == "__main__":

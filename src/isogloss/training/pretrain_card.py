@@ -8,7 +8,12 @@ from isogloss.training.recipe import Recipe
 
 
 def model_card(recipe: Recipe, facts: Mapping[str, Any]) -> str:
-    """Returns Markdown with YAML front matter: what it is, its data and licences, steps, losses by language."""
+    """Returns Markdown with YAML front matter: what it is, its data and licences, steps, scores, losses by language.
+
+    Args:
+        recipe: It was trained by.
+        facts: Content of its `isogloss.json`; `scores`, where there are any, is a list of `{task, metric, score, command}`.
+    """
     languages = [resolve(code) for code in recipe.codes]
     front = [
         "---",
@@ -28,6 +33,9 @@ def model_card(recipe: Recipe, facts: Mapping[str, Any]) -> str:
     rows = [
         f"| {item.name} | `{item.code}` | {facts['text_tokens'].get(item.code, 0):,} | {losses.get(item.code, float('nan')):.3f} |"
         for item in languages
+    ]
+    scores = [
+        f"| {row['task']} | {row['metric']} | {row['score']} | `{row['command']}` |" for row in facts.get("scores", ())
     ]
     sources = [f"* {line}" for line in recipe.sources] or ["* not stated"]
     return "\n".join(
@@ -51,6 +59,11 @@ def model_card(recipe: Recipe, facts: Mapping[str, Any]) -> str:
             "",
             f"Licence of the weights: {recipe.licence}.",
             "",
+            *(
+                ["## Scores", "", "| task | metric | score | command |", "|---|---|---|---|", *scores, ""]
+                if scores
+                else []
+            ),
             "## Languages",
             "",
             "| language | code | tokens of text | validation loss |",
