@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from isogloss.backbones import processor
+from isogloss.errors import IsoglossError
 from isogloss.storage import read_json
 from isogloss.training import fit, pretrain
 from isogloss.training.config import FitConfig, LossResult, TrainedPart
@@ -57,6 +58,21 @@ def test_pretraining_takes_what_is_fast_unless_told(
     pretrain.pretrain(made, tmp_path / "out", cache_dir=tmp_path / "cache")
     assert taken == [{"auto": "bf16" if machine else "fp32"}.get(wanted, wanted)]
     assert read_json(tmp_path / "out" / "isogloss.json")["recipe"]["precision"] == taken[0]
+
+
+def test_a_run_from_a_machine_of_the_other_sort_can_be_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = write_world(tmp_path / "world")
+    shape = {"pool": None, "stages": [{"steps": 1, "length": 24, "batch": 4}]}
+    monkeypatch.setattr(processor, "processor", lambda: MACHINES["Zen 4"][0])
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(pretrain, "validation_losses", lambda *a: (_ for _ in ()).throw(RuntimeError("killed")))
+        pretrain.pretrain(recipe(world, **shape, precision="auto"), tmp_path / "out", cache_dir=tmp_path / "cache")
+    monkeypatch.setattr(processor, "processor", lambda: MACHINES["Cascade Lake"][0])
+    with pytest.raises(IsoglossError, match=r"'precision: auto' is fp32 on this machine.* write 'precision: bf16'"):
+        pretrain.pretrain(recipe(world, **shape, precision="auto"), tmp_path / "out", cache_dir=tmp_path / "cache")
+    pretrain.pretrain(recipe(world, **shape, precision="bf16"), tmp_path / "out", cache_dir=tmp_path / "cache")
 
 
 class _Rows:

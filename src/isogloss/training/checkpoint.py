@@ -114,7 +114,7 @@ class Checkpoints:
                     best_step=best_step,
                     best={} if best_step is None else load_tensors(self._best(best_step)),
                 )
-            except _OtherRunError:
+            except OtherRunError:
                 raise
             except (IsoglossError, KeyError, TypeError) as problem:
                 damage = IsoglossError(
@@ -129,12 +129,12 @@ class Checkpoints:
 
     def _check_key(self, facts: Mapping[str, Any]) -> None:
         if facts["format"] != _FORMAT:
-            raise _OtherRunError(
+            raise OtherRunError(
                 f"The checkpoints in '{self.place}' are of format {facts['format']}, this version reads "
                 f"{_FORMAT}; delete them or choose another output folder."
             )
         if facts["key"] != self._key:
-            raise _OtherRunError(
+            raise OtherRunError(
                 f"The checkpoints in '{self.place}' belong to a run with other settings or data; "
                 "use the same ones to continue it, or choose another output folder."
             )
@@ -165,7 +165,7 @@ class Checkpoints:
                 best.unlink(missing_ok=True)
 
 
-class _OtherRunError(IsoglossError):
+class OtherRunError(IsoglossError):
     """The checkpoint is whole but not ours, so an older one must not be tried."""
 
 

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from isogloss.stack import Stack
 from isogloss.storage import content_key, file_digest, new_folder, write_json, write_text
 from isogloss.training._processes import launched_device, writes
 from isogloss.training.architectures import fresh_model
-from isogloss.training.checkpoint import has_checkpoint
+from isogloss.training.checkpoint import OtherRunError, has_checkpoint
 from isogloss.training.config import FitConfig, FitResult, LossResult, TrainedPart
 from isogloss.training.first_embeddings import set_first_embeddings
 from isogloss.training.fit import fit
@@ -77,7 +78,8 @@ def pretrain(
     device = launched_device()
     if not writes():
         progress = None
-    if recipe.precision == "auto":
+    automatic = recipe.precision == "auto"
+    if automatic:
         recipe = recipe.model_copy(update={"precision": "bf16" if has_bf16(device) else "fp32"})
     _check_folders(recipe)
     files = {code: _text_files(recipe, code, cache_dir) for code in recipe.codes}
@@ -118,28 +120,29 @@ def pretrain(
     by_language = LanguageLosses(recipe.codes)
     if progress:
         progress.details = by_language.line
-    result = fit(
-        FitConfig(
-            steps=recipe.steps,
-            accumulation=recipe.accumulation,
-            learning_rate=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-            warmup=recipe.warmup,
-            schedule="linear",
-            precision="bf16" if recipe.precision == "bf16" else "fp32",
-            seed=recipe.seed,
-            keep_best=False,
-            checkpoint_seconds=checkpoint_seconds,
-        ),
-        parts=_parts(backbone, recipe),
-        batches=PretrainStream(recipe, {code: train for code, (train, _) in splits.items()}, parallel, backbone),
-        loss=lambda step: step_loss(stack, step, by_language),
-        modules={"backbone": backbone.model},
-        computing=[stack],
-        folder=target,
-        progress=progress,
-        identity=identity,
-    )
+    with _other_machine_told(recipe.precision if automatic else None):
+        result = fit(
+            FitConfig(
+                steps=recipe.steps,
+                accumulation=recipe.accumulation,
+                learning_rate=recipe.learning_rate,
+                weight_decay=recipe.weight_decay,
+                warmup=recipe.warmup,
+                schedule="linear",
+                precision="bf16" if recipe.precision == "bf16" else "fp32",
+                seed=recipe.seed,
+                keep_best=False,
+                checkpoint_seconds=checkpoint_seconds,
+            ),
+            parts=_parts(backbone, recipe),
+            batches=PretrainStream(recipe, {code: train for code, (train, _) in splits.items()}, parallel, backbone),
+            loss=lambda step: step_loss(stack, step, by_language),
+            modules={"backbone": backbone.model},
+            computing=[stack],
+            folder=target,
+            progress=progress,
+            identity=identity,
+        )
     validation = validation_losses(stack, {code: held for code, (_, held) in splits.items()}, recipe)
     facts = _facts(recipe, backbone, result, validation, {code: store.token_count for code, store in stores.items()})
     if writes():
@@ -151,6 +154,21 @@ def pretrain(
             write_json(folder / "isogloss.json", facts)
             write_text(folder / "README.md", model_card(recipe, facts))
     return {"backbone": str(target), **facts}
+
+
+@contextmanager
+def _other_machine_told(precision: str | None) -> Iterator[None]:
+    """Says with a refused checkpoint that `precision: auto`, here `precision`, may be why."""
+    try:
+        yield
+    except OtherRunError as problem:
+        if precision is None:
+            raise
+        other = "fp32" if precision == "bf16" else "bf16"
+        raise IsoglossError(
+            f"{str(problem).rstrip('.')}; 'precision: auto' is {precision} on this machine: to continue a run that began "
+            f"on a machine where it is {other}, write 'precision: {other}' in the recipe."
+        ) from problem
 
 
 def _parts(backbone: Backbone, recipe: Recipe) -> list[TrainedPart]:
