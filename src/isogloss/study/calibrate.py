@@ -1,54 +1,17 @@
-"""How long a study will take and how much it will store: measured on this machine in some seconds."""
+"""How long a study will take and how much it will store: counted, and measured on this machine in some seconds."""
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
-
-from isogloss.backbones import Backbone, load_backbone
 from isogloss.errors import IsoglossError
-from isogloss.modules import TransferModule, create_module, parse_module
-from isogloss.stack import Stack, TextBatch
 from isogloss.study import sources
-from isogloss.study.desk import Desk, training_rows
+from isogloss.study.costs import Bench, Cost
 from isogloss.study.steps import Plan, Step
-from isogloss.tasks import Example, Task
-from isogloss.tasks.heads import make_head
-from isogloss.training.inference import Predictor
-from isogloss.training.language_stage import LanguageStage
-from isogloss.training.task_stage import TaskStage
 
-_SAMPLE = 48
-_REPEATS = 2
 _BYTES = 4
-
-
-@dataclass(frozen=True)
-class Cost:
-    """One shape of training.
-
-    Attributes:
-        step_seconds: Of one optimiser step.
-        row_seconds: Of scoring one row (task parts).
-        steps: Optimiser steps.
-        trained: Parameters that are trained.
-        stored: Parameters that are saved.
-        dev_rows: Rows that are scored to choose the best step, all times together.
-    """
-
-    step_seconds: float
-    row_seconds: float
-    steps: int
-    trained: int
-    stored: int
-    dev_rows: int = 0
-
-    @property
-    def seconds(self) -> float:
-        """Of the whole training."""
-        return self.steps * self.step_seconds + self.dev_rows * self.row_seconds
+_NAMED = 4  # So many shapes are named in a sentence at most.
 
 
 @dataclass
@@ -68,187 +31,160 @@ class Estimate:
     problems: list[str] = field(default_factory=list)
 
 
+class _Shape(NamedTuple):
+    """What decides how much a training costs. Shapes of one family take about the same time."""
+
+    kind: str
+    backbone: str
+    family: str
+    rest: str
+
+
 def estimate(plan: Plan, *, limit_seconds: float = 30.0, tell: Callable[[str], None] = lambda text: None) -> Estimate:
-    """Measures a step or two of each shape of training on real rows, and reckons up.
+    """Counts the parameters of every shape of training, measures a step or two on real rows, and reckons up.
 
     Args:
-        plan: Of the study.
-        limit_seconds: After this time no further shape is measured; the slowest one of its kind stands for the rest.
+        plan: Of the study; its `seconds` are filled in.
+        limit_seconds: After this time no further shape is measured, but the first of its kind on each backbone and of each
+            method of learning an update: the slowest one that is alike stands for the rest, and `problems` names them.
         tell: Gets a line for each shape.
     """
     out = Estimate()
-    began = time.monotonic()
-    desk = _Desk()
-    measured: dict[Any, Cost] = {}
+    shapes: dict[_Shape, list[Step]] = {}
     for step in plan.steps.values():
-        if step.kind not in ("language", "task"):
-            continue
-        shape = _shape(step)
+        if step.kind != "evaluation":
+            shapes.setdefault(_shape(step), []).append(step)
+    names = labels(plan)
+    bench = Bench()
+    costs: dict[_Shape, Cost] = {}
+    broken: set[str] = set()
+    spent: dict[str, float] = {}
+    share = limit_seconds / max(1, len({shape.backbone for shape in shapes}))
+    for shape in _in_order(shapes):
+        step = shapes[shape][0]
         if (away := _away(step)) is not None:
             # A plan fetches nothing.
             problem = f"{away} is not on this machine"
             out.problems += [] if problem in out.problems else [problem]
-        elif shape not in measured and step.inputs["backbone"] not in desk.broken:
-            if time.monotonic() - began > limit_seconds and _slowest(measured, shape) is not None:
-                measured[shape] = _slowest(measured, shape)  # type: ignore[assignment]
+            continue
+        if shape.backbone in broken:
+            continue
+        try:
+            cost = bench.count(step)
+            alike = _alike(costs, shape)
+            if alike is None or spent.get(shape.backbone, 0.0) < share:
+                tell(f"measuring {names[step.key]}")
+                began = time.monotonic()
+                cost = bench.time(step, cost)
+                spent[shape.backbone] = spent.get(shape.backbone, 0.0) + time.monotonic() - began
             else:
-                tell(f"measuring {step.label}")
-                try:
-                    measured[shape] = desk.language(step) if step.kind == "language" else desk.task(step)
-                except (IsoglossError, RuntimeError, OSError) as problem:
-                    out.problems.append(f"{step.label}: {problem}")
-                    if desk.loaded is None:
-                        desk.broken.add(step.inputs["backbone"])
-        cost = measured.get(shape)
-        if cost is not None:
-            out.seconds[step.key] = cost.seconds
-            out.stored[step.key] = cost.stored * _BYTES
-            out.shapes.setdefault(_label(step), cost)
+                cost = cost.timed_as(alike)
+        except (IsoglossError, RuntimeError, OSError) as problem:
+            out.problems.append(f"{names[step.key]}: {problem}")
+            if bench.loaded is None:
+                broken.add(shape.backbone)
+            continue
+        costs[shape] = cost
+    for shape, steps in shapes.items():
+        for step in steps if shape in costs else ():
+            out.seconds[step.key] = costs[shape].seconds
+            out.stored[step.key] = costs[shape].stored * _BYTES
+            out.shapes.setdefault(names[step.key], costs[shape])
+    of_step = {step.key: costs[shape] for shape, steps in shapes.items() if shape in costs for step in steps}
     for step in plan.steps.values():
-        if step.kind == "evaluation" and (cost := measured.get(_shape(plan.steps[step.spec["task"]]))) is not None:
-            rows = desk.count(step)
-            out.seconds[step.key] = rows * cost.row_seconds
+        if step.kind == "evaluation" and (model := of_step.get(step.spec["task"])) is not None:
+            rows = bench.scored_rows(step)
+            out.seconds[step.key] = rows * model.row_seconds
             out.stored[step.key] = 200 + 24 * rows
+    out.problems += _gaps(plan, out)
+    plan.seconds = dict(out.seconds)
     return out
+
+
+def labels(plan: Plan) -> dict[str, str]:
+    """Step key -> what tells the shape of a training from the others of its plan, for a person."""
+    points: dict[str, dict[str, Any]] = {}
+    for point in plan.points:
+        points.setdefault(point["step"], point)
+        points.setdefault(plan.steps[point["step"]].spec.get("update", ""), point)
+    several = len({step.inputs["backbone"] for step in plan.steps.values()}) > 1
+    found = {}
+    for step in plan.steps.values():
+        if step.kind == "evaluation":
+            continue
+        words = [step.inputs["backbone"]] if several else []
+        module = _without_text(step.spec["module"])
+        if step.kind == "language":
+            words += ["language module", module]
+        else:
+            factors, shots = points[step.key]["factors"], step.spec.get("shots")
+            cell = factors["cell"] if step.kind == "task" else factors["update"]
+            words += [step.kind, points[step.key]["task"], cell, "" if module == "none" else module]
+            words.append(points[step.key]["source"])
+            words += [f"{shots} shots" if shots else "", "" if step.spec["freeze"] else "unfrozen"]
+            if step.kind == "task":
+                words += [f"{name} {factors[name]}" for name in ("update", "pool") if factors[name] != "none"]
+        found[step.key] = " ".join(word for word in words if word)
+    return found
+
+
+def _shape(step: Step) -> _Shape:
+    spec = step.spec
+    rest: list[Any] = [_without_text(spec["module"]), sorted(spec["stage"].items(), key=str)]
+    if step.kind == "language":
+        return _Shape(step.kind, step.inputs["backbone"], spec["module"].split(":")[0], str(rest))
+    # Of how many rows: the contents of the data say it.
+    rest += [spec["task"], sorted(spec["train"].values()), spec["limit"], spec.get("shots")]
+    family = (spec["task"]["name"], spec["freeze"], spec.get("method"))
+    rest += [sorted(spec["auxiliary"].values())] if step.kind == "update" else [sorted(spec["dev"].values())]
+    return _Shape(step.kind, step.inputs["backbone"], str(family), str(rest))
+
+
+def _without_text(module: str) -> str:
+    """A spec without the words that a prompt starts from, which differ from language to language and cost nothing."""
+    return module.split(",text=")[0]
+
+
+def _in_order(shapes: Mapping[_Shape, Any]) -> list[_Shape]:
+    """Backbone by backbone, so that each is loaded once; the first shape of every family ahead of the others."""
+    first: dict[tuple[str, ...], _Shape] = {}
+    for shape in shapes:
+        first.setdefault(shape[:3], shape)
+    backbones = list(dict.fromkeys(shape.backbone for shape in shapes))
+    return sorted(shapes, key=lambda shape: (backbones.index(shape.backbone), first[shape[:3]] != shape))
+
+
+def _alike(costs: Mapping[_Shape, Cost], shape: _Shape) -> Cost | None:
+    """The slowest measured one of the same kind on the same backbone, of the same family where there is one.
+
+    Methods of learning an update differ too much to stand for one another.
+    """
+    for same in (3,) if shape.kind == "update" else (3, 2):
+        alike = [cost for other, cost in costs.items() if cost.measured and other[:same] == shape[:same]]
+        if alike:
+            return max(alike, key=lambda cost: cost.step_seconds / cost.batch)
+    return None
 
 
 def _away(step: Step) -> str | None:
     """The backbone or data set of a training that would have to be fetched or made first."""
     if not sources.backbone_is_here(step.inputs["backbone"]):
         return str(step.inputs["backbone"])
-    data = step.inputs["data"].values() if step.kind == "task" else ()
+    data = [*step.inputs.get("data", {}).values(), *step.inputs.get("auxiliary", {}).values()]
     return next((name for name in data if not sources.data_is_here(name)), None)
 
 
-def _shape(step: Step) -> Any:
-    spec = step.spec
-    name = (
-        step.kind,
-        step.inputs["backbone"],
-        spec["module"].split(",text=")[0],
-        str(sorted(spec["stage"].items(), key=str)),
-    )
-    if step.kind == "language":
-        return name
-    sizes = tuple(sorted(spec["train"].values()))
-    return (*name, spec["freeze"], spec["shots"], str(spec["task"]), sizes)
-
-
-def _label(step: Step) -> str:
-    words = step.label.split(" seed ")[0].rsplit(" ", 1)
-    return words[0] if step.kind == "language" else step.label.split(" seed ")[0]
-
-
-def _slowest(measured: Mapping[Any, Cost], shape: Any) -> Cost | None:
-    alike = [cost for other, cost in measured.items() if other[:2] == shape[:2]]
-    return max(alike, key=lambda cost: cost.seconds, default=None)
-
-
-class _Desk:
-    """One backbone at a time, and rows that were read."""
-
-    def __init__(self) -> None:
-        self.loaded: Backbone | None = None
-        self.broken: set[str] = set()
-        self._rows: dict[Any, tuple[Task, list[Example], list[Example]]] = {}
-        self._counts: dict[Any, int] = {}
-        self._reader = Desk(store=None)  # type: ignore[arg-type]  # only its reading is used
-
-    def backbone(self, name: str) -> Backbone:
-        if self.loaded is None or self.loaded.name != name:
-            self.loaded = None
-            self.loaded = load_backbone(name)
-        return self.loaded
-
-    def language(self, step: Step) -> Cost:
-        backbone = self.backbone(step.inputs["backbone"])
-        stage = LanguageStage(**step.spec["stage"], seed=0)
-        module = _fresh(step.spec["module"], backbone)
-        stack = Stack(backbone, [module])
-        length = min(stage.length, stack.text_budget or stage.length)
-        ids = torch.randint(5, backbone.vocabulary_size, (stage.batch_size, length), device=backbone.device)
-        written = ids[:, : max(2, length // 5)] if backbone.kind == "encoder-decoder" else None
-        batch = TextBatch(ids, torch.ones_like(ids), written)
-        width = written.shape[1] if written is not None else length
-        asked = torch.arange(0, stage.batch_size * width, 7, device=backbone.device)
-
-        def one() -> None:
-            loss = stack.lm_loss(stack.run(batch).at(asked), ids.flatten()[: len(asked)])
-            torch.autograd.backward(loss)
-            module.zero_grad()
-
-        trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        stored = sum(t.numel() for t in module.folded().weight_tensors().values())
-        return Cost(_timed(one), 0.0, stage.steps, trained, stored)
-
-    def task(self, step: Step) -> Cost:
-        spec = step.spec
-        backbone = self.backbone(step.inputs["backbone"])
-        task, train, dev = self.rows(step)
-        if task.has_labels and task.labels is None:
-            task = task.with_labels_from(train)
-        stage = TaskStage(**spec["stage"], train="modules" if spec["freeze"] else "all", seed=0)
-        module = _fresh(spec["module"], backbone)
-        module.info.role = "task"
-        head = make_head(stage.head, task, backbone, default_seed=0, **dict(stage.head_options))
-        stack = Stack(backbone, [module])
-        sample = train[:_SAMPLE]
-        rows = head.encode(sample, budget=stack.text_budget)
-        batch = head.collate(rows[: stage.batch_size]).to(backbone.device)
-        parts = [p for p in (*module.parameters(), *head.parameters()) if p.requires_grad]
-        full = sum(p.numel() for p in backbone.model.parameters()) if not spec["freeze"] else 0
-        step_seconds = 0.0
-        if parts or full:
-            if full:
-                backbone.unfreeze()
-            try:
-                step_seconds = _timed(lambda: torch.autograd.backward(head.loss(stack, batch)[0]))
-            finally:
-                backbone.freeze()
-                backbone.model.zero_grad(set_to_none=True)
-        predictor = Predictor(backbone, module, head, {}, [sample[0].language])
-        same = [example for example in sample if example.language == sample[0].language]
-        began = time.monotonic()
-        predictor.predict(same)
-        row_seconds = (time.monotonic() - began) / max(1, len(same))
-        count = len(train)
-        if spec["shots"]:
-            count = min(
-                count, spec["shots"] * (len(task.labels or ()) if task.kind != "tagging" else 1) or spec["shots"]
-            )
-        per_epoch = -(-count // (stage.batch_size * stage.accumulation))
-        epochs = stage.epochs if stage.epochs or stage.steps else 20.0
-        steps = stage.steps or round((epochs or 0) * per_epoch)
-        scored = (20 if stage.steps else int(epochs or 0)) * len(dev) if stage.select != "last" else 0
-        head_size = sum(t.numel() for t in head.state_dict().values())
-        stored = sum(t.numel() for t in module.folded().weight_tensors().values()) + head_size + full
-        if not (parts or full):
-            steps = scored = 0
-        return Cost(step_seconds, row_seconds, steps, sum(p.numel() for p in parts) + full, stored, scored)
-
-    def rows(self, step: Step) -> tuple[Task, list[Example], list[Example]]:
-        key = (str(step.spec["train"]), str(step.spec["dev"]), str(step.spec["task"]), step.spec["limit"])
-        if key not in self._rows:
-            self._rows[key] = training_rows(step, self._reader)
-        return self._rows[key]
-
-    def count(self, step: Step) -> int:
-        """Rows that an evaluation scores, by the lines of its file."""
-        key = (step.inputs["data"], step.spec["language"], step.spec["split"])
-        if key not in self._counts:
-            self._counts[key] = sources.row_count(*key) if sources.data_is_here(key[0]) else 0
-        return min(self._counts[key], step.spec.get("limit") or self._counts[key])
-
-
-def _fresh(spec: str, backbone: Backbone) -> TransferModule:
-    module = create_module(parse_module(spec), backbone, seed=0)
-    module.info.role, module.info.language = "language", "eng_Latn"
-    return module
-
-
-def _timed(work: Callable[[], None]) -> float:
-    work()
-    began = time.monotonic()
-    for _ in range(_REPEATS):
-        work()
-    return (time.monotonic() - began) / _REPEATS
+def _gaps(plan: Plan, found: Estimate) -> list[str]:
+    """What the sums leave out, and which times are not a shape's own."""
+    lines = []
+    guessed = [name for name, cost in found.shapes.items() if not cost.measured]
+    if guessed:
+        shown = "; ".join(guessed[:_NAMED]) + (f"; and {len(guessed) - _NAMED} more" if len(guessed) > _NAMED else "")
+        lines.append(
+            f"the time of {len(guessed)} of {len(found.shapes)} trainings, which is that of others alike: {shown}"
+        )
+    for kind, count in plan.counts().items():
+        lacking = count - sum(plan.steps[key].kind == kind for key in found.seconds)
+        if lacking:
+            lines.append(f"{lacking} of {count} {kind} steps, which the sums leave out")
+    return lines

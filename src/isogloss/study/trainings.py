@@ -4,7 +4,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isogloss.errors import IsoglossError
 from isogloss.languages import resolve
@@ -25,9 +25,13 @@ from isogloss.study.desk import (
 )
 from isogloss.study.steps import Job, Step
 from isogloss.study.store import MODULE
+from isogloss.tasks import Example, Task
 from isogloss.training.language_stage import LanguageStage, train_language
 from isogloss.training.task_stage import TaskStage, train_task
 from isogloss.training.update import Update
+
+if TYPE_CHECKING:
+    from isogloss.meta import MetaStage
 
 
 def train_languages(steps: Sequence[Step], job: Job, desk: Desk) -> tuple[Made, dict[str, Outcome]]:
@@ -55,8 +59,6 @@ def train_languages(steps: Sequence[Step], job: Job, desk: Desk) -> tuple[Made, 
 
 def learn_updates(steps: Sequence[Step], job: Job, desk: Desk) -> tuple[Made, dict[str, Outcome]]:
     """Learns an update rule or a start."""
-    from isogloss.meta import STARTS, MetaStage, learn_rule, learn_start
-
     made: Made = []
     for step in steps:
         began = time.monotonic()
@@ -64,32 +66,13 @@ def learn_updates(steps: Sequence[Step], job: Job, desk: Desk) -> tuple[Made, di
         if not whole:
             spec, inputs = step.spec, step.inputs
             backbone = desk.backbone(inputs["backbone"])
-            task = asked_task(spec)
-            source = [
-                row
-                for code in spec["train"]
-                for row in desk.examples(
-                    inputs["data"][code], code, inputs["train"], task, spec["limit"], spec["bad_rows"]
-                )
-            ]
-            task = task.with_labels_from(source) if task.has_labels else task
-            try:
-                stage = MetaStage(
-                    method=spec["method"],
-                    **spec["stage"],
-                    train="modules" if spec["freeze"] else "all",
-                    seed=spec["seed"],
-                )
-            except TypeError as problem:
-                raise IsoglossError(
-                    f"updates: the stage of {step.label} has an unknown option: {problem}."
-                ) from problem
-            learn: Callable[..., dict[str, Any]] = learn_start if spec["method"] in STARTS else learn_rule
-            facts = learn(
+            task, source, auxiliary = update_rows(step, desk)
+            stage = meta_stage(step)
+            facts = update_learner(stage)(
                 backbone,
                 task,
                 source,
-                auxiliary_rows(step, desk, task),
+                auxiliary,
                 parse_module(spec["module"]),
                 stage,
                 desk.store.work(step.key) / MODULE,
@@ -102,6 +85,42 @@ def learn_updates(steps: Sequence[Step], job: Job, desk: Desk) -> tuple[Made, di
             keep_training(step, job, desk, out, began, facts)
         made.append((step, out))
     return made, {}
+
+
+def update_rows(step: Step, desk: Desk) -> tuple[Task, list[Example], list[Example]]:
+    """Rows that support and rows that query, of an update step."""
+    spec, inputs = step.spec, step.inputs
+    task = asked_task(spec)
+    source = [
+        row
+        for code in spec["train"]
+        for row in desk.examples(inputs["data"][code], code, inputs["train"], task, spec["limit"], spec["bad_rows"])
+    ]
+    task = task.with_labels_from(source) if task.has_labels else task
+    return task, source, auxiliary_rows(step, desk, task)
+
+
+def meta_stage(step: Step) -> "MetaStage":
+    """How an update step learns.
+
+    Raises:
+        IsoglossError: An unknown option, or one that cannot work.
+    """
+    from isogloss.meta import MetaStage
+
+    spec = step.spec
+    train: Any = "modules" if spec["freeze"] else "all"
+    try:
+        return MetaStage(method=spec["method"], **spec["stage"], train=train, seed=spec["seed"])
+    except TypeError as problem:
+        raise IsoglossError(f"updates: the stage of {step.label} has an unknown option: {problem}.") from problem
+
+
+def update_learner(stage: "MetaStage") -> Callable[..., dict[str, Any]]:
+    """What learns by a stage's method: a rule or a start."""
+    from isogloss.meta import STARTS, learn_rule, learn_start
+
+    return learn_start if stage.method in STARTS else learn_rule
 
 
 def train_tasks(steps: Sequence[Step], job: Job, desk: Desk) -> tuple[Made, dict[str, Outcome]]:
@@ -122,7 +141,7 @@ def train_tasks(steps: Sequence[Step], job: Job, desk: Desk) -> tuple[Made, dict
                 train,
                 dev,
                 parse_module(spec["module"]),
-                _stage(spec),
+                task_stage(spec),
                 desk.store.work(step.key) / MODULE,
                 language_modules=[
                     *shared_modules(step, desk, backbone),
@@ -138,7 +157,8 @@ def train_tasks(steps: Sequence[Step], job: Job, desk: Desk) -> tuple[Made, dict
     return made, {}
 
 
-def _stage(spec: Mapping[str, Any]) -> TaskStage:
+def task_stage(spec: Mapping[str, Any]) -> TaskStage:
+    """How a task step trains."""
     train: Any = "modules" if spec["freeze"] else "all"
     return TaskStage(**spec["stage"], train=train, shots=spec["shots"], seed=spec["seed"])
 
@@ -162,7 +182,7 @@ def _seeds(steps: Sequence[Step], job: Job, desk: Desk) -> Made:
             train,
             dev,
             parse_module(spec["module"]),
-            [_stage(step.spec) for step in steps],
+            [task_stage(step.spec) for step in steps],
             [desk.store.work(step.key) / MODULE for step in steps],
             common,
             language_modules=[language_part(key, step.inputs, desk, backbone) for key in spec["languages"].values()],
