@@ -1,9 +1,13 @@
 """The commands of a study: what they print, and what they refuse in one sentence."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from isogloss.study.steps import Plan
+from isogloss.study.store import Store
 from tests._cli_tools import isogloss, succeed
 from tests.test_study_plan import GOOD, write
 
@@ -75,3 +79,14 @@ def test_measured_transfer_outweighs_the_rest() -> None:
     ]
     ranked = rank_sources(resolve("slk"), [near, far], scores=others)
     assert [(item.language.code, item.on) for item in ranked] == [("ces_Latn", "pol_Latn"), ("tel_Telu", "pol_Latn")]
+
+
+def test_the_status_needs_no_models(tmp_path: Path) -> None:
+    study = write(tmp_path, GOOD + f"store: {tmp_path / 'store'}\n")
+    Plan("small", "").save(Store(tmp_path / "store", create=True).plan_file)
+    asked = (
+        f"import sys; from isogloss.cli.app import run; run(['study', 'status', {str(study)!r}])\n"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'datasets')))"
+    )
+    found = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
+    assert found.returncode == 0 and "0 of 0 steps done" in found.stdout, found.stderr

@@ -4,8 +4,10 @@ import json
 import os
 import random
 import signal
+import socket
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,49 @@ def test_a_failed_step_stops_only_what_needs_it(tmp_path: Path) -> None:
         assert step.key in plan.steps or not step.label.startswith("right0")
     again, _ = run(mended, tmp_path / "store")
     assert not again.failed and again.done == len(mended.steps) - 5
+
+
+def _half_done(folder: Path) -> tuple[Plan, Store]:
+    """Two models of three, one of them scored on two test sets in a minute; a runner with two workers is alive."""
+    plan = Plan("half", "")
+    store = Store(folder, create=True)
+    models = [make_step(f"model{number}") for number in range(3)]
+    scores = [make_step(f"{one.label} on {number}", (one.key,), one.label) for one in models for number in range(2)]
+    for step in (*models, *(replace(step, kind="evaluation") for step in scores)):
+        plan.steps[step.key] = step
+    for step, seconds in ((models[0], 100), (models[1], 300)):
+        store.place(step.key).mkdir(parents=True)
+        (store.place(step.key) / "step.json").write_text(json.dumps({"seconds": seconds}))
+    plan.save(store.plan_file)
+    store.tell("me", {"host": socket.gethostname(), "pid": os.getpid(), "workers": 2, "running": []})
+    return plan, store
+
+
+def test_the_time_left_is_told_as_far_as_it_is_known(tmp_path: Path) -> None:
+    plan, store = _half_done(tmp_path / "store")
+    status = read_status(store)
+    # One model more, as long as the two before; of scoring nothing is known.
+    assert (status.seconds_left, status.at_least) == (200 / 2, True)
+    plan.seconds = {key: 10.0 for key, step in plan.steps.items() if step.kind == "evaluation"}
+    plan.save(store.plan_file)
+    status = read_status(store)
+    assert (status.seconds_left, status.at_least) == ((200 + 6 * 10) / 2, False)
+    # Scores of a model are made together, and each tells how long all of them took.
+    for key in [key for key, step in plan.steps.items() if step.group == "model0" and step.kind == "evaluation"]:
+        store.place(key).mkdir(parents=True)
+        (store.place(key) / "step.json").write_text('{"seconds": 60}')
+    status = read_status(store)
+    assert (status.seconds_left, status.at_least) == ((200 + 4 * 30) / 2, False)
+
+
+def test_a_run_keeps_what_was_estimated_before_it(tmp_path: Path) -> None:
+    plan = diamond_plan(1)
+    store = Store(tmp_path / "store", create=True)
+    first, second, *_ = plan.steps
+    replace(plan, seconds={first: 3.0, second: 4.0, "gone": 5.0}).save(store.plan_file)
+    plan.seconds = {second: 9.0}
+    run(plan, tmp_path / "store")
+    assert store.plan().seconds == {first: 3.0, second: 9.0}
 
 
 def test_crashes_are_tried_again(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,10 @@ class _Runner:
     def run(self) -> Result:
         store, plan = self.store, self.plan
         store.settle()
+        with suppress(IsoglossError):  # No plan yet, or an unreadable one.
+            # What was estimated for the same steps holds still; `status` takes it where nothing is finished.
+            earlier = store.plan().seconds
+            plan.seconds = {key: seconds for key, seconds in earlier.items() if key in plan.steps} | plan.seconds
         plan.save(store.plan_file)
         for key in store.failures():
             if key in plan.steps:

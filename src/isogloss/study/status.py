@@ -13,6 +13,7 @@ from isogloss.storage import read_json
 from isogloss.study.steps import Plan
 from isogloss.study.store import RECORD, Store
 
+_SAMPLE = 40  # Finished steps of a kind whose times are looked at.
 _SILENT = 30.0  # After so many seconds without a word a runner on another host counts as gone.
 
 
@@ -27,6 +28,7 @@ class Status:
         failed: Label -> reason.
         runners: Runners that are alive.
         seconds_left: Estimate; None when nothing is known or nothing runs.
+        at_least: Whether `seconds_left` leaves out steps of whose time nothing is known yet.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Status:
     failed: dict[str, str] = field(default_factory=dict)
     runners: int = 0
     seconds_left: float | None = None
+    at_least: bool = False
 
     @property
     def total(self) -> int:
@@ -78,7 +81,7 @@ def read_status(store: Store) -> Status:
         running,
         {facts["step"]: facts["error"] for facts in failures.values()},
         len(alive),
-        _left(plan, store, done, set(failures) | blocked, alive),
+        *_left(plan, store, done, set(failures) | blocked, alive),
     )
 
 
@@ -93,30 +96,32 @@ def _alive(run: Mapping[str, Any]) -> bool:
     return time.time() - float(run.get("heartbeat", 0)) < _SILENT
 
 
-def _left(plan: Plan, store: Store, done: set[str], hopeless: set[str], alive: list[dict[str, Any]]) -> float | None:
-    """Mean seconds of finished steps of each kind (a sample of them), else what calibration estimated."""
+def _left(
+    plan: Plan, store: Store, done: set[str], hopeless: set[str], alive: list[dict[str, Any]]
+) -> tuple[float | None, bool]:
+    """Seconds, and whether they leave steps out.
+
+    Mean seconds of finished steps of each kind (a sample of them), else what calibration estimated for the step.
+    """
     workers = sum(int(run.get("workers", 1)) for run in alive)
     if not workers:
-        return None
-    known: dict[str, list[float]] = {}
-    for key in list(plan.steps):
-        kind = plan.steps[key].kind
-        if key in done and len(known.setdefault(kind, [])) < 40:
-            with suppress(IsoglossError, KeyError):
-                known[kind].append(float(read_json(store.place(key) / RECORD)["seconds"]))
-    total = 0.0
+        return None, False
     shares: dict[str, int] = {}
     for step in plan.steps.values():
         shares[step.group] = shares.get(step.group, 0) + 1
+    known: dict[str, list[float]] = {}
     for key, step in plan.steps.items():
-        if key in done or key in hopeless:
-            continue
-        times = known.get(step.kind)
-        if times:
-            # Steps that are done together each tell the time of all of them.
-            total += sum(times) / len(times) / (shares[step.group] if step.kind == "evaluation" else 1)
-        elif key in plan.seconds:
-            total += plan.seconds[key]
-        else:
-            return None
-    return total / workers
+        if key in done and len(known.setdefault(step.kind, [])) < _SAMPLE:
+            with suppress(IsoglossError, KeyError):
+                # Steps that are done together each tell the time of all of them.
+                known[step.kind].append(float(read_json(store.place(key) / RECORD)["seconds"]) / shares[step.group])
+    means = {kind: sum(times) / len(times) for kind, times in known.items() if times}
+    times = [
+        means.get(step.kind, plan.seconds.get(key))
+        for key, step in plan.steps.items()
+        if key not in done and key not in hopeless
+    ]
+    told = [seconds for seconds in times if seconds is not None]
+    if times and not told:
+        return None, False
+    return sum(told) / workers, len(told) < len(times)
