@@ -3,8 +3,10 @@
 import json
 import os
 import random
+import shutil
 import signal
 import socket
+import threading
 import time
 from collections import Counter
 from dataclasses import replace
@@ -17,8 +19,9 @@ from isogloss.study.engine import LocalEngine
 from isogloss.study.runner import Result, run_plan
 from isogloss.study.schedule import Schedule
 from isogloss.study.status import read_status
-from isogloss.study.steps import Plan
+from isogloss.study.steps import Job, Plan
 from isogloss.study.store import Store
+from isogloss.study.worker import Worker
 from tests._study_tools import (
     contents,
     diamond_plan,
@@ -246,6 +249,35 @@ def test_publishing_that_was_cut_short_is_completed(tmp_path: Path) -> None:
     store.settle()
     assert store.done(step.key for step in steps) == {step.key for step in steps}
     assert not list((store.folder / "staged").iterdir())
+
+
+def test_what_a_kill_left_of_finished_steps_goes_at_the_next_start(tmp_path: Path) -> None:
+    plan = diamond_plan(1)
+    _, store = run(plan, tmp_path / "store")
+    finished, unfinished = next(iter(plan.steps)), make_step("other").key
+    for key in (finished, unfinished):
+        (store.work(key) / "module").mkdir(parents=True)
+    run(plan, tmp_path / "store")
+    assert [item.name for item in (store.folder / "work").iterdir()] == [unfinished]
+
+
+def test_a_step_has_one_lock_whatever_its_group(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", create=True)
+    seeds = [make_step(f"seed{number}", group="seeds-shape", sleep=0.4) for number in range(2)]
+    alone = [replace(step, group=step.key) for step in seeds]
+    together = Job("seeds-shape", seeds, {})
+    one, other = (Worker(str(store.folder), lambda text: None, "tests._study_tools") for _ in range(2))
+    for first, second in ((together, Job(alone[1].key, alone[1:], {})), (Job(alone[0].key, alone[:1], {}), together)):
+        for step in seeds:
+            shutil.rmtree(store.place(step.key), ignore_errors=True)
+        thread = threading.Thread(target=one.do, args=(first,))
+        thread.start()
+        while not store.work(seeds[0].key).exists():
+            time.sleep(0.01)
+        assert other.do(second) == {"busy": True}
+        thread.join()
+        assert store.is_done(seeds[0].key)
+    assert "outcomes" in other.do(together) and store.is_done(seeds[1].key)
 
 
 def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def _train(store: str, job: Job, say: Any) -> None:
     state = PartialState(cpu=not torch.cuda.is_available())
     torch.set_num_threads(max(1, int(job.options.get("threads", 1)) // state.num_processes))
     desk = Desk(Store(store), (lambda text: say({"doing": text})) if state.is_main_process else lambda text: None)
-    held = desk.store.claim(f"{job.group}-launched", _PATIENCE) if state.is_main_process else nullcontext(True)
+    held = desk.store.claim(f"{job.steps[0].key}-launched", _PATIENCE) if state.is_main_process else nullcontext(True)
     with held as ours:
         if not ours:
             raise RuntimeError("processes of an earlier run still train this step")

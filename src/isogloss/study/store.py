@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from isogloss.errors import IsoglossError
 from isogloss.storage import new_folder, read_json, write_json
-from isogloss.study.steps import Plan, Step
+from isogloss.study.steps import Job, Plan, Step
 
 FORMAT = 1
 RECORD = "step.json"
@@ -136,7 +136,7 @@ class Store:
             staged.rmdir()
 
     def settle(self) -> None:
-        """Finishes what killed processes left staged, and sweeps up their temporary folders."""
+        """Finishes what killed processes left staged, and sweeps up what they left of finished steps."""
         root = self.folder / "staged"
         for item in sorted(root.iterdir()) if root.is_dir() else []:
             if item.name.startswith("."):
@@ -149,6 +149,12 @@ class Store:
             with self.claim(item.name) as held:
                 if held:
                     self.settle_group(item.name)
+        root = self.folder / "work"
+        for item in sorted(root.iterdir()) if root.is_dir() else []:
+            if self.is_done(item.name):
+                with self.claim(item.name) as held:
+                    if held:
+                        shutil.rmtree(item, ignore_errors=True)
 
     def fail(self, key: str, label: str, error: str, attempts: int) -> None:
         """Remembers why a step failed."""
@@ -170,8 +176,25 @@ class Store:
     # -- who works on what ---------------------------------------------------------------------------------------------
 
     @contextmanager
+    def claim_job(self, job: Job) -> Iterator[bool]:
+        """Tries to become the one process that works on a group and on each of its steps.
+
+        Plans may put a step into different groups (seeds together, or one by one), so its own name is what keeps two
+        runners from doing it at once. Scores have one group in every plan, and may be many: theirs is enough.
+
+        Args:
+            job: The steps.
+
+        Yields:
+            Whether they are all ours.
+        """
+        names = {job.group, *(step.key for step in job.steps if step.kind != "evaluation")}
+        with ExitStack() as held:
+            yield all(held.enter_context(self.claim(name)) for name in sorted(names))
+
+    @contextmanager
     def claim(self, group: str, wait: float = 0.0) -> Iterator[bool]:
-        """Tries to become the one process that works on a group.
+        """Tries to become the one process that works on a group, or on a step by its key.
 
         The lock belongs to the operating system: it is free again the moment its process ends, however it ends, so a claim
         cannot go stale.

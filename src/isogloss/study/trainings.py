@@ -169,13 +169,13 @@ def _seeds(steps: Sequence[Step], job: Job, desk: Desk) -> Made:
 
     began = time.monotonic()
     rooms = [room(step, desk) for step in steps]
+    # The common checkpoints outlive a kill, and with them the common run: all its seeds, in the same order.
+    common = desk.store.work(content_key([step.key for step in steps])[:24])
     todo = [step for step, (_, whole) in zip(steps, rooms, strict=True) if not whole]
     if todo:
         step, spec = todo[0], todo[0].spec
         backbone = desk.backbone(step.inputs["backbone"])
         task, train, dev = training_rows(step, desk)
-        # The common checkpoints outlive a kill, and with them the common run: all its seeds, in the same order.
-        common = desk.store.work(content_key([step.key for step in steps])[:24])
         made = train_task_seeds(
             backbone,
             task,
@@ -195,7 +195,7 @@ def _seeds(steps: Sequence[Step], job: Job, desk: Desk) -> Made:
                 shutil.rmtree(desk.store.work(one.key) / MODULE)
             else:
                 keep_training(one, job, desk, out, began, facts)
-        shutil.rmtree(common, ignore_errors=True)
+    shutil.rmtree(common, ignore_errors=True)
     return [(step, out) for step, (out, _) in zip(steps, rooms, strict=True)]
 
 

@@ -55,7 +55,7 @@ class Worker:
             `{"outcomes": [...]}`, `{"busy": true}`, `{"stopped": true}` (a checkpoint was kept) or `{"fatal": sentence}`.
         """
         try:
-            with self.desk.store.claim(job.group) as ours:
+            with self.desk.store.claim_job(job) as ours:
                 if not ours:
                     return {"busy": True}
                 self.desk.store.settle_group(job.group)
