@@ -103,7 +103,7 @@ def diamond_plan(width: int = 4, sleep: float = 0.0, **broken: str) -> Plan:
 # -- stores --------------------------------------------------------------------------------------------------------------
 
 _TIME = re.compile(r'"(seconds|finished|command|commit)": ?("[^"]*"|[\d.e+-]+)')
-_CARD = re.compile(r"\b[\d.,]+ s\b|\b[\d.]+ seconds\b|seconds: [\d.]+")
+_CARD = re.compile(r"\| seconds \| [\d.]+ \||\b[\d.,]+ s\b|\b[\d.]+ seconds\b|seconds: [\d.]+")
 
 
 def contents(store: Store) -> dict[str, bytes]:
@@ -139,7 +139,8 @@ def start_runner(
     store: Path, plan: Path, workers: int = 2, execute: str = "tests._study_tools"
 ) -> "subprocess.Popen[str]":
     """A runner as a process of its own."""
-    environment = dict(os.environ, PYTHONPATH=str(REPOSITORY), OMP_NUM_THREADS="1")
+    found = os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "src")))
+    environment = dict(os.environ, PYTHONPATH=found, OMP_NUM_THREADS="1")
     command = [sys.executable, "-c", RUNNER, str(store), str(plan), execute, str(workers)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
