@@ -21,7 +21,7 @@ from isogloss.tasks import get_task, read_split
 from isogloss.training.evaluation import evaluate
 from isogloss.training.seed_stage import train_task_seeds
 from isogloss.training.task_stage import TaskStage, train_task
-from tests._cli_tools import run, succeed, write_recipe, write_texts
+from tests._cli_tools import isogloss, run, succeed, write_recipe, write_texts
 from tests._study_tools import InlineEngine, contents
 
 STUDY = """\
@@ -138,6 +138,24 @@ def test_a_report_is_of_the_file_as_it_is_given(
     data = collect(store)
     assert data.groups == {"ours": ["eng_Latn", "slk_Latn"]}
     assert data.backbones == {str(world.backbone): load_backbone(world.backbone, device="cpu").fingerprint}
+
+
+def test_a_report_can_be_written_again(
+    world: World, finished: tuple[Plan, Store, InlineEngine], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the store always; elsewhere only where that was asked for."""
+    _, store, _ = finished
+    command = ("study", "report", world.file, "--set", f"store={store.folder}", "--set", "grid.task=[topic]")
+    command += ("--set", "grid.cell=[head]", "--set", "add=[]", "--pool-texts", "0")
+    for _ in range(2):
+        succeed(capsys, *command)
+        assert (store.folder / "report" / "report.html").is_file()
+        (store.folder / "report" / "report.html").unlink()
+    out = world.root / "again"
+    succeed(capsys, *command, "--out", out)
+    refused = isogloss(capsys, *command, "--out", out)
+    assert refused.status == 2 and "--overwrite" in refused.err
+    succeed(capsys, *command, "--out", out, "--overwrite")
 
 
 def test_parts_give_the_metric_back(finished: tuple[Plan, Store, InlineEngine]) -> None:

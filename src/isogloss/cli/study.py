@@ -213,15 +213,22 @@ def report(
             "--pool-texts", min=0, help="Texts of each language that prompt pools are measured on; 0 leaves them out."
         ),
     ] = 32,
+    overwrite: o.Overwrite = False,
     json: o.Json = False,
 ) -> None:
-    """Write the report of a study: an HTML page, Markdown, CSV and LaTeX tables."""
+    """Write the report of a study: an HTML page, Markdown, CSV and LaTeX tables.
+
+    The report in the store is always replaced; a folder named by --out only with --overwrite.
+    """
     from isogloss.report.study_page import write_study_report
+    from isogloss.storage.atomic import refuse_occupied
     from isogloss.study.collect import collect
     from isogloss.study.reading import read_study
     from isogloss.study.runner import code_version
     from isogloss.study.store import Store
 
+    if out is not None:
+        refuse_occupied(out, overwrite=overwrite)
     # Of the file as given now, not of the latest run: several runs with other values may share the store.
     made, held = _planned(study, changes)
     store = held or Store(_store_folder(read_study(study, changes or ())))
@@ -234,7 +241,7 @@ def report(
         pools, lacking = pool_attention(store, made, pool_texts, say)
         data = replace(data, pools=pools, missing=[*data.missing, *lacking])
     target = out or store.folder / "report"
-    written = write_study_report(data, target)
+    written = write_study_report(data, target, overwrite=overwrite or out is None)
     if json:
         print_json({"study": data.name, "out": target, "scores": len(data.scores), "missing": len(data.missing)})
         return
