@@ -39,6 +39,7 @@ tasks:
   topic: {data: "bundled:parallel"}
 stage: {steps: 5}
 """
+STAGE = ("stage: {steps: 5}",)
 RECIPES = sorted((Path(__file__).resolve().parent.parent / "recipes" / "study").glob("*.yaml"))
 
 
@@ -214,6 +215,82 @@ def test_variables_have_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             r"line 4, has a wrong value for 'grid.cell' \(\[\]\): it must hold at least one value",
         ),
         ("  seed: [1, 2]", "  update: clever", r"names the update rule 'clever', which `updates` does not describe"),
+        *(
+            (*STAGE, f"stage: {{{written}}}", wanted)
+            for written, wanted in (
+                ("optimiser: adamm", r"line 13, has the unknown optimiser 'adamm'; did you mean 'adamw'"),
+                ("schedule: cosin", r"line 13, has the unknown schedule 'cosin'; did you mean 'cosine'"),
+                ("steps: 5, epochs: 2", r"line 13, gives epochs where there are steps too"),
+                (
+                    "head: verbaliser, head_options: {word: {}}",
+                    r"line 13, is wrong: .* no option 'word'; did you mean words",
+                ),
+                ("head: span", r"line 13, is wrong: The head 'span' cannot serve task 'topic'"),
+                ("head: text", r"line 13, is wrong: The head 'text' needs a model that writes text"),
+            )
+        ),
+        (
+            *STAGE,
+            "language: {prompt: {optimiser: sdg}}",
+            r"line 13, has the unknown optimiser 'sdg'; did you mean 'sgd'",
+        ),
+        (*STAGE, "language: {init_text: 'x {nam}'}", r"line 13, has braces other than {name}"),
+        (
+            '{data: "bundled:parallel"}',
+            "{data: x, task: topik}",
+            r"line 12, has the unknown task 'topik'; did you mean 'topic'",
+        ),
+        (
+            '{data: "bundled:parallel"}',
+            "{data: x, metric: macrof1}",
+            r"line 12, has the metric .*; did you mean 'macro_f1'",
+        ),
+        (
+            '{data: "bundled:parallel"}',
+            "{data: x, fields: {txt: a}}",
+            r"line 12, has the field 'txt'.*did you mean 'text'",
+        ),
+        (
+            '{data: "bundled:parallel"}',
+            "{data: x, task: qa, labels: [a]}",
+            r"line 12, gives labels, but the task qa has none",
+        ),
+        ('{data: "bundled:parallel"}', "{data: x, labels: [a, a]}", r"line 12, is wrong: The label set .* twice"),
+        *(
+            (*STAGE, f"updates: {{u: {{{written}}}}}", wanted)
+            for written, wanted in (
+                ("auxiliary: [de]", r"line 13, needs `method` and `auxiliary`, or `control`"),
+                ("method: gate, auxiliary: de", r"line 13, has the unknown method 'gate'; did you mean 'gates'"),
+                ("control: all-opn", r"line 13, is wrong: .*; did you mean 'all-open'"),
+                ("control: all-open, method: gates", r"line 13, gives a `control` beside a `method`"),
+                (
+                    "method: gates, auxiliary: de, stage: {outer_step: 2}",
+                    r"line 13, has the unknown option 'outer_step'; did you mean 'outer_steps'",
+                ),
+                (
+                    "method: gates, auxiliary: de, stage: {learning_rate: 1e-3}",
+                    r"line 13, has a wrong value for 'learning_rate' \('1e-3'\): .*write 1.0e-3",
+                ),
+                (
+                    "method: gates, auxiliary: de, stage: {horizon: 0}",
+                    r"line 13, is wrong: .*horizon=0 must be 1 or more",
+                ),
+                (
+                    "method: step-gates, auxiliary: de, stage: {options: {knot: 3}}",
+                    r"line 13, is wrong: .*no option 'knot'; its options are",
+                ),
+            )
+        ),
+        (*STAGE, "cells: {TAA: {steps: 5}}", r"line 13, describes the unknown cell 'TAA'; did you mean 'TA'"),
+        (*STAGE, "cells: {TP: {schedule: lin}}", r"line 13, has the unknown schedule 'lin'"),
+        (
+            *STAGE,
+            "exclude: [{cell: heads}]",
+            r"line 13, leaves out the cell 'heads', which the grid has not; did you mean 'head'",
+        ),
+        (*STAGE, "exclude: [{cell: head, seed: [1, 3]}]", r"line 13, leaves out the seed '3'.*it has 1, 2"),
+        (*STAGE, "exclude: [{source: de}]", r"line 13, leaves out the source 'de', which the grid has not; it has en"),
+        ("  cell: [head, TA, TP]", "  cell: LC+TA", r"line 2, says `none`, but the language part of the cell LC\+TA"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, old: str, new: str, wanted: str) -> None:
@@ -248,6 +325,21 @@ def test_published_numbers_are_checked(tmp_path: Path, old: str, new: str, wante
 def test_a_narrower_grid_leaves_published_numbers_alone(tmp_path: Path) -> None:
     plan = planned(tmp_path, "grid.cell=[head]", text=f"{GOOD}published:\n  - {PUBLISHED}\n")
     assert plan.notes == ["published numbers whose setting no model here has: topic with cell TA"]
+
+
+def test_what_is_valid_but_without_effect_is_noted(tmp_path: Path) -> None:
+    """The command line may narrow a grid without touching the settings and rules that go with it."""
+    text = GOOD + "cells: {TP: {steps: 6}}\nexclude: [{cell: TA, seed: 2}]\n"
+    assert not planned(tmp_path, text=text).notes
+    notes = planned(tmp_path, "grid.cell=head", "grid.seed=1", text=text).notes
+    assert [note.split(", which")[0].split("line ")[1] for note in notes] == [
+        "14, describes the cell TP",
+        "15, leaves out the cell TA",
+        "15, leaves out the seed 2",
+    ]
+    assert "--set exclude=[{cell: TB}]: leaves out the cell 'TB'" in refused(tmp_path, "exclude=[{cell: TB}]")
+    swapped = refused(tmp_path, "grid.cell=[LP+TA]", "cells={TA+LP: {steps: 1}}")
+    assert "describes the cell 'TA+LP', which the grid calls 'LP+TA'" in swapped
 
 
 def test_cyclic_includes(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """From a study file to its points: the product of the axes that each cell uses, less the exclusions."""
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -11,7 +10,7 @@ from pydantic import ValidationError
 
 from isogloss.errors import IsoglossError
 from isogloss.languages import resolve
-from isogloss.study.reading import Marks
+from isogloss.study.reading import Marks, nearest
 from isogloss.study.spec import Grid, Scalar, Study
 
 # Letter of a part in a cell's name -> axis suffix.
@@ -109,7 +108,7 @@ def points(study: Study, marks: Marks) -> list[Point]:
             except IsoglossError as problem:
                 raise IsoglossError(f"{marks.at(('grid', 'cell', number))} is wrong: {problem}") from problem
             for values in _product(grid, cell):
-                _normalise_source(values, study, marks)
+                _normalise_source(values, marks)
                 if any(_fits(rule, values) for rule in rules):
                     continue
                 found.setdefault(_point(values, cell, study, marks))
@@ -165,11 +164,17 @@ def _point(values: Mapping[str, Any], cell: Cell, study: Study, marks: Marks) ->
 
 
 def _spec(axis: str, values: Mapping[str, Any], marks: Marks) -> str:
-    if axis.startswith("language_") and values[axis].isalpha():
+    if axis.startswith("language_") and values[axis].isalpha() and values[axis] != "none":
         # Without a size: a ready module of whatever size, else the method's usual one.
         _parsed_or_refused(axis, values, marks)
         return str(values[axis])
-    return canonical(_parsed_or_refused(axis, values, marks))
+    spec = canonical(_parsed_or_refused(axis, values, marks))
+    if axis.startswith("language_") and spec == "none":
+        raise IsoglossError(
+            f"{marks.at(('grid', axis))} says `none`, but the language part of the cell {values['cell']} must be a module; "
+            "name one."
+        )
+    return spec
 
 
 def _parsed_or_refused(axis: str, values: Mapping[str, Any], marks: Marks) -> str:
@@ -210,12 +215,13 @@ def _with(spec: str, settings: tuple[tuple[str, Any], ...], marks: Marks) -> str
         raise IsoglossError(f"{marks.at(('grid', settings[0][0]))} is wrong: {problem}") from problem
 
 
-def _normalise_source(values: dict[str, Any], study: Study, marks: Marks) -> None:
-    values["source"] = _sources(values["source"], marks.at(("grid", "source")))
+def _normalise_source(values: dict[str, Any], marks: Marks) -> None:
+    values["source"] = source_codes(values["source"], marks.at(("grid", "source")))
 
 
 @cache
-def _sources(text: str, where: str) -> tuple[str, ...]:
+def source_codes(text: str, where: str) -> tuple[str, ...]:
+    """Languages of a source such as `en+de`; `where` is for the error."""
     try:
         return tuple(dict.fromkeys(resolve(name).code for name in text.split("+")))
     except IsoglossError as problem:
@@ -229,12 +235,11 @@ def _rule(rule: Mapping[str, Any], path: tuple[str | int, ...], marks: Marks) ->
     found = {}
     for axis, value in rule.items():
         if axis not in Grid.model_fields:
-            near = difflib.get_close_matches(axis, Grid.model_fields, n=1)
-            hint = f"did you mean '{near[0]}'" if near else f"the axes are {', '.join(Grid.model_fields)}"
+            hint = nearest(axis, Grid.model_fields, "the axes are")
             raise IsoglossError(f"{marks.at((*path, axis))} names the axis '{axis}', which the grid has not; {hint}.")
         listed = value if isinstance(value, list) else [value]
         if axis == "source":
-            listed = [_sources(str(item), marks.at((*path, axis))) for item in listed]
+            listed = [source_codes(str(item), marks.at((*path, axis))) for item in listed]
         found[axis] = listed
     return found
 

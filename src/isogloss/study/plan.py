@@ -7,6 +7,7 @@ from isogloss.errors import IsoglossError
 from isogloss.languages import resolve
 from isogloss.storage import content_key
 from isogloss.study import sources
+from isogloss.study.checks import check_head, check_study
 from isogloss.study.grid import Point, language_codes, points, replaced
 from isogloss.study.published import published_notes
 from isogloss.study.reading import Marks
@@ -54,10 +55,11 @@ class _Planner:
             else language_codes(study.targets, study, ("targets",), marks)
         )
         self.out.options["targets"] = self.targets  # A report says which of them have no score.
-        self._stages: dict[tuple[str, str, bool], dict[str, Any]] = {}
+        self._stages: dict[tuple[str, str, str | None], dict[str, Any]] = {}
         self._tests: dict[str, list[tuple[str, str, str, str]]] = {}
 
     def plan(self) -> Plan:
+        self.out.notes += check_study(self.study, self.marks)
         for name in self.study.grid.backbone:
             if not sources.can_be_backbone(name):
                 if not self.ahead:
@@ -208,7 +210,7 @@ class _Planner:
 
     def _stage(self, point: Point, section: TaskSection) -> dict[str, Any]:
         kind = sources.backbone_kind(point.backbone)
-        place = (point.task, point.cell, kind in (None, "encoder-decoder"))
+        place = (point.task, point.cell, kind)
         if place in self._stages:
             return self._stages[place]
         merged: dict[str, Any] = {}
@@ -223,7 +225,7 @@ class _Planner:
         if quirks.source_dev_loss:
             merged["select"] = "loss"
         options: dict[str, Any] = dict(merged.get("head_options") or {})
-        writes = merged.get("head") == "text" or (place[2] and merged.get("head") is None)
+        writes = merged.get("head") == "text" or (kind in (None, "encoder-decoder") and merged.get("head") is None)
         if quirks.generate_20_tokens and writes:
             options["published_generation"] = True
         if quirks.cut_targets and writes:
@@ -239,6 +241,7 @@ class _Planner:
                 f"{self.marks.at(('grid', 'cell'))} asks for the cell base, in which nothing is trained, but an encoder needs a "
                 "trained head; use the cell head, or `head: verbaliser`."
             )
+        check_head(merged, section, point.task, point.cell, kind, self.marks)
         self._stages[place] = merged
         return merged
 
@@ -325,8 +328,6 @@ class _Planner:
         where = self.marks.at(("updates", point.update))
         if asked.control is not None:
             return f"control:{asked.control}"
-        if asked.method is None or not asked.auxiliary:
-            raise IsoglossError(f"{where} needs `method` and `auxiliary`, or `control`.")
         data = {}
         identities = {}
         for code in language_codes(asked.auxiliary, self.study, ("updates", point.update, "auxiliary"), self.marks):

@@ -3,7 +3,7 @@
 import difflib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -32,6 +32,13 @@ class Marks:
         while found and found not in self.where:
             found = found[:-1]
         return self.where.get(found, self.root)
+
+
+def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Advice on an unknown name: the valid one that looks like it, else `otherwise` and all of them."""
+    valid = list(known)
+    near = difflib.get_close_matches(name, valid, n=1)
+    return f"did you mean '{near[0]}'" if near else f"{otherwise} {', '.join(valid)}"
 
 
 def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
@@ -177,8 +184,7 @@ def _check_keys(content: Any, model: type[BaseModel], path: Place, marks: Marks)
         info = model.model_fields.get(key)
         if info is None:
             known = list(model.model_fields)
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean '{near[0]}'" if near else f"the keys here are {', '.join(known)}"
+            hint = nearest(str(key), known, "the keys here are")
             name = ".".join(str(part) for part in (*path, key))
             raise IsoglossError(f"{marks.at((*path, key))} has the unknown key '{name}'; {hint}.")
         for inner, within, item in _inner(info.annotation, (*path, key), value):

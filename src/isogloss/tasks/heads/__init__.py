@@ -4,7 +4,7 @@ from isogloss.tasks.heads._base import Head
 from isogloss.tasks.heads.linear_classification import LinearClassification
 from isogloss.tasks.heads.linear_tagging import LinearTagging, words_without_state
 from isogloss.tasks.heads.protocol import Encoded, Prediction, TaskBatch, TaskHead, Truncation, truncation
-from isogloss.tasks.heads.registry import HEADS, default_head, head_from_json, head_names, make_head
+from isogloss.tasks.heads.registry import HEADS, check_head, default_head, head_from_json, head_names, make_head
 from isogloss.tasks.heads.span_qa import SpanQA
 from isogloss.tasks.heads.text_to_text import TextToText
 from isogloss.tasks.heads.verbaliser import VerbaliserHead
@@ -22,6 +22,7 @@ __all__ = [
     "TextToText",
     "Truncation",
     "VerbaliserHead",
+    "check_head",
     "default_head",
     "head_from_json",
     "head_names",

@@ -4,6 +4,7 @@ import difflib
 import inspect
 import typing
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -97,23 +98,55 @@ def make_head(
         IsoglossError: Unknown name or option, or a head that cannot serve the task or the backbone.
     """
     chosen = name or default_head(task, backbone.kind)
-    if chosen not in HEADS:
-        raise IsoglossError(f"There is no head '{chosen}'; use one of {', '.join(HEADS)}.")
     if labels is not None and task.has_labels and task.labels is None:
         task = task.with_labels(labels)
+    head = _head_class(chosen, task, backbone.kind)
+    known = _check_options(chosen, head, options)
+    if default_seed is not None and "seed" in known:
+        options.setdefault("seed", default_seed)
+    try:
+        return head(task, backbone, **options)
+    except ValueError as problem:
+        raise IsoglossError(f"The head '{chosen}' cannot be made so: {problem}") from problem
+
+
+def check_head(name: str | None, task: Task, kind: str | None, options: Mapping[str, Any]) -> None:
+    """Refuses what `make_head` would, as far as that can be told before a backbone is loaded.
+
+    Args:
+        name: As for `make_head`.
+        task: What is asked.
+        kind: Of the backbone; None when it is not known yet, and then one kind on which it can work is enough.
+        options: Of the head's class.
+
+    Raises:
+        IsoglossError: Unknown name or option, or a head that cannot serve the task.
+    """
+    if name is None and kind is None:
+        *others, last = _DEFAULTS
+        for other in others:
+            with suppress(IsoglossError):
+                return check_head(None, task, other, options)
+        return check_head(None, task, last, options)
+    chosen = name or default_head(task, str(kind))
+    head = _head_class(chosen, task, kind)
+    if chosen == "text" and kind == "encoder":
+        raise IsoglossError(
+            "The head 'text' needs a model that writes text, and an encoder does not; use another head."
+        )
+    _check_options(chosen, head, options)
+
+
+def _head_class(chosen: str, task: Task, kind: str | None) -> type[Head]:
+    if chosen not in HEADS:
+        raise IsoglossError(f"There is no head '{chosen}'; use one of {', '.join(HEADS)}.")
     for head in HEADS[chosen]:
         if task.kind in head.kinds:
-            known = _check_options(chosen, head, options)
-            if default_seed is not None and "seed" in known:
-                options.setdefault("seed", default_seed)
-            try:
-                return head(task, backbone, **options)
-            except ValueError as problem:
-                raise IsoglossError(f"The head '{chosen}' cannot be made so: {problem}") from problem
+            return head
     able = [
         other
         for other, classes in HEADS.items()
-        if any(task.kind in head.kinds for head in classes) and (other != "text" or backbone.kind != "encoder")
+        if any(task.kind in head.kinds for head in classes) and (other != "text" or kind != "encoder")
     ]
     advice = f"use {' or '.join(able)}" if able else "it trains no head"
     raise IsoglossError(f"The head '{chosen}' cannot serve task {task.name!r} ({task.kind}); {advice}.")
