@@ -64,8 +64,11 @@ def test_a_second_run_does_nothing(tmp_path: Path) -> None:
 def test_a_failed_step_stops_only_what_needs_it(tmp_path: Path) -> None:
     plan = diamond_plan(2, left="user", right1="crash")
     result, store = run(plan, tmp_path / "store")
-    assert result.failed == {"left": "The data are bad; mend them.", "right1": "RuntimeError: something broke"}
-    assert set(result.blocked) == {
+    assert {item["label"]: item["error"] for item in result.failed.values()} == {
+        "left": "The data are bad; mend them.",
+        "right1": "RuntimeError: something broke",
+    }
+    assert {item["label"] for item in result.blocked.values()} == {
         *(f"left{n}" for n in range(2)),
         *(f"left{n}-score{s}" for n in range(2) for s in range(3)),
         *(f"right1-score{s}" for s in range(3)),
@@ -78,7 +81,7 @@ def test_a_failed_step_stops_only_what_needs_it(tmp_path: Path) -> None:
         11,
         0,
     )
-    assert status.failed["left"] == "The data are bad; mend them."
+    assert status.failed == result.failed
     # What was at fault was mended: the next run tries it again, and does only what is missing.
     mended = diamond_plan(2)
     for step in mended.steps.values():
@@ -130,6 +133,14 @@ def test_a_run_keeps_what_was_estimated_before_it(tmp_path: Path) -> None:
     assert store.plan().seconds == {first: 3.0, second: 9.0}
 
 
+def test_failures_of_the_same_name_are_all_counted(tmp_path: Path) -> None:
+    plan = diamond_plan(1, left="user", right="user")
+    plan.steps = {key: replace(step, label="same") for key, step in plan.steps.items()}
+    result, store = run(plan, tmp_path / "store")
+    assert (len(result.failed), len(result.blocked)) == (2, len(plan.steps) - 2)
+    assert len(read_status(store).failed) == 2
+
+
 def test_crashes_are_tried_again(tmp_path: Path) -> None:
     plan = diamond_plan(1, left="crash-once", right="die-once")
     result, _ = run(plan, tmp_path / "store")
@@ -138,7 +149,8 @@ def test_crashes_are_tried_again(tmp_path: Path) -> None:
 
 def test_a_worker_that_always_dies_fails_its_step_only(tmp_path: Path) -> None:
     result, _ = run(diamond_plan(1, left="die"), tmp_path / "store")
-    assert list(result.failed) == ["left"] and "killed by signal 9" in result.failed["left"]
+    (failure,) = result.failed.values()
+    assert failure["label"] == "left" and "killed by signal 9" in failure["error"]
     assert result.done == 5
 
 

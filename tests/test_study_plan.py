@@ -149,6 +149,31 @@ def test_an_axis_multiplies_only_the_cells_that_use_it(tmp_path: Path) -> None:
     assert modules == {f"prompt:{n}{r}" for n in (5, 10, 20) for r in ("", ",reparameterisation=mlp")}
 
 
+def test_labels_tell_all_steps_apart_and_name_only_what_varies(tmp_path: Path) -> None:
+    labels = [step.label for step in planned(tmp_path).steps.values()]
+    assert labels[0] == "task topic head eng_Latn seed 1" and "task topic TA adapter:8 eng_Latn seed 1" in labels
+    assert "score topic TA eng_Latn seed 1 on deu_Latn" in labels
+    write(tmp_path, "Some text.\n", "en.txt")
+    changes = (
+        "grid.backbone=[bundled:encoder,bundled:decoder]",
+        "grid.cell=[TP,LP+TP]",
+        "grid.length=[5,10]",
+        "grid.placement=[before,after]",
+        "grid.language_prompt=['prompt:3','prompt:4']",
+        "grid.language_seed=[1,2]",
+        "grid.freeze=[true,false]",
+        "grid.seed=[1]",
+        "grid.update=[none,g]",
+        f"language={{text: '{tmp_path}'}}",
+        "updates={g: {control: all-open}}",
+        "targets=[en]",
+        "tasks.topic.test=[{data: 'bundled:parallel'},{data: 'bundled:parallel',split: dev}]",
+    )
+    labels = [step.label for step in planned(tmp_path, *changes).steps.values()]
+    assert len(set(labels)) == len(labels) > 100
+    assert any(label.startswith("language module bundled:decoder prompt:3 eng_Latn seed 2") for label in labels)
+
+
 def test_exclusions_additions_and_groups(tmp_path: Path) -> None:
     text = GOOD.replace("targets: [de, sk]", "groups: {near: [de], all: [near, sk]}\ntargets: [all]")
     plan = planned(

@@ -258,7 +258,10 @@ def test_a_leak_between_training_and_test_is_refused(world: World) -> None:
         "tasks.topic.test={data: bundled:parallel, split: dev}",
     )
     result, store, _ = world.run(plan, "leaky")
-    assert len(result.failed) == 2 and "in the training data and in the test data" in next(iter(result.failed.values()))
+    assert (
+        len(result.failed) == 2
+        and "in the training data and in the test data" in next(iter(result.failed.values()))["error"]
+    )
     assert store.done(plan.steps) == {plan.points[0]["step"]}
 
 

@@ -160,13 +160,13 @@ def run(
             ]
         )
     if result.failed:
-        label, reason = next(iter(result.failed.items()))
+        first = next(iter(result.failed.values()))
         more = (
             f" (and {len(result.failed) - 1} more, see `isogloss study status {study}`)"
             if len(result.failed) > 1
             else ""
         )
-        raise IsoglossError(f"{counted(len(result.failed), 'step')} failed: {label}: {reason}{more}")
+        raise IsoglossError(f"{counted(len(result.failed), 'step')} failed: {first['label']}: {first['error']}{more}")
 
 
 @app.command("status", short_help="Done, running, failed, time left; from any terminal.")
@@ -191,11 +191,11 @@ def status(study: _File, changes: _Set = None, json: o.Json = False) -> None:
     )
     for item in found.running:
         print_text(f"running: {item['label']}, {_time(item['seconds'])} {item['doing']}")
-    for number, (label, reason) in enumerate(found.failed.items()):
+    for number, failure in enumerate(found.failed.values()):
         if number == _SHOWN_FAILURES:
             print_text(f"and {len(found.failed) - number} more failures")
             break
-        print_text(f"failed: {label}: {reason}")
+        print_text(f"failed: {failure['label']}: {failure['error']}")
     if not found.runners:
         print_text("no runner is at work" if found.count("waiting") or found.failed else "finished")
     elif found.seconds_left is not None:

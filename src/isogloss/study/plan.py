@@ -9,6 +9,7 @@ from isogloss.storage import content_key
 from isogloss.study import sources
 from isogloss.study.checks import check_head, check_study
 from isogloss.study.grid import Point, language_codes, points, replaced
+from isogloss.study.labels import labelled, point_words, short_names
 from isogloss.study.published import published_notes
 from isogloss.study.reading import Marks
 from isogloss.study.shares import given_shares
@@ -57,6 +58,7 @@ class _Planner:
         self.out.options["targets"] = self.targets  # A report says which of them have no score.
         self._stages: dict[tuple[str, str, str | None], dict[str, Any]] = {}
         self._tests: dict[str, list[tuple[str, str, str, str]]] = {}
+        self._words: dict[str, dict[str, str]] = {}
 
     def plan(self) -> Plan:
         self.out.notes += check_study(self.study, self.marks)
@@ -68,8 +70,11 @@ class _Planner:
                         f"{where} names the folder '{name}', which does not exist; make that backbone first."
                     )
                 self.unseen.setdefault(name)
-        for point in points(self.study, self.marks):
+        found = points(self.study, self.marks)
+        self._short = short_names(point.backbone for point in found)
+        for point in found:
             self._add(point)
+        self.out.steps = labelled(self.out.steps, self._words)
         for reason, codes in self.lacking.items():
             self._lack(reason, list(codes))
         self.out.notes += published_notes(self.study, self.out.points, self.marks)
@@ -95,11 +100,18 @@ class _Planner:
         self.out.notes.append(f"{reason}: {shown}")
 
     def _step(
-        self, kind: str, label: str, spec: dict[str, Any], inputs: dict[str, Any], needs: Sequence[str], group: str = ""
+        self,
+        kind: str,
+        words: dict[str, str],
+        spec: dict[str, Any],
+        inputs: dict[str, Any],
+        needs: Sequence[str],
+        group: str = "",
     ) -> str:
         key = step_key(kind, spec)
         if key not in self.out.steps:
-            self.out.steps[key] = Step(key, kind, label, group or key, tuple(needs), spec, inputs)
+            self._words[key] = words
+            self.out.steps[key] = Step(key, kind, "", group or key, tuple(needs), spec, inputs)
         return key
 
     def _add(self, point: Point) -> None:
@@ -205,8 +217,16 @@ class _Planner:
             "stage": stage,
             "seed": point.language_seed,
         }
-        label = f"language module {module.split(',')[0]} {code}"
-        return {"key": self._step("language", label, spec, {"backbone": point.backbone, "text": text}, ())}
+        head, _, options = point.language_module.partition(",")
+        words = {
+            "kind": "language module",
+            "backbone": self._short[point.backbone],
+            "module": head,
+            "options": options,
+            "code": code,
+            "language_seed": f"seed {point.language_seed}",
+        }
+        return {"key": self._step("language", words, spec, {"backbone": point.backbone, "text": text}, ())}
 
     def _stage(self, point: Point, section: TaskSection) -> dict[str, Any]:
         kind = sources.backbone_kind(point.backbone)
@@ -300,17 +320,11 @@ class _Planner:
             spec["update"] = self._update(point, section, spec, inputs)
             if not spec["update"].startswith("control:"):
                 needs.append(spec["update"])
-        shown = [point.task, point.cell, module.split(",")[0] if module != "none" else "", "+".join(point.source)]
-        extra = [
-            f"{point.shots} shots" if point.shots else "",
-            "" if point.freeze else "unfrozen",
-            f"seed {point.seed}",
-        ]
-        label = "task " + " ".join(item for item in (*shown, *extra) if item)
         group = ""
         if self._may_share(point, stage):
             group = "seeds-" + content_key({name: value for name, value in spec.items() if name != "seed"})[:24]
-        return self._step("task", label, spec, inputs, needs, group)
+        words = {"kind": "task", **point_words(point, self._short)}
+        return self._step("task", words, spec, inputs, needs, group)
 
     def _may_share(self, point: Point, stage: Mapping[str, Any]) -> bool:
         if not self.study.seeds_together or not point.freeze or point.update != "none" or point.pool != "none":
@@ -358,9 +372,9 @@ class _Planner:
             "auxiliary": data,
             "ready": {part["key"]: part["folder"] for part in found.values() if "folder" in part},
         }
-        label = f"update {point.update} {point.task} {'+'.join(point.source)} seed {point.seed}"
+        words = {"kind": f"update {point.update}", **point_words(point, self._short), "update": ""}
         return self._step(
-            "update", label, spec, places, [part["key"] for part in found.values() if "folder" not in part]
+            "update", words, spec, places, [part["key"] for part in found.values() if "folder" not in part]
         )
 
     def _seen(self, point: Point) -> list[str]:
@@ -400,5 +414,8 @@ class _Planner:
             "test": name,
             "ready": {part["key"]: part["folder"]} if part and "folder" in part else {},
         }
-        label = f"score {point.task} {point.cell} {'+'.join(point.source)} seed {point.seed} on {code}"
-        return self._step("evaluation", label, spec, inputs, needs, f"scores-{task}")
+        trained = point_words(point, self._short)
+        # The cell says enough of the module, unless there are several of a kind.
+        trained |= {"module": "", "options": point.task_module if point.task_module != "none" else ""}
+        words = {"kind": "score", **trained, "on": f"on {code}", "test": f"of {name}", "split": split}
+        return self._step("evaluation", words, spec, inputs, needs, f"scores-{task}")

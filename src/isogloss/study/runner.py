@@ -30,15 +30,15 @@ class Result:
     Attributes:
         done: Steps done in this run.
         found: Steps that were there before, or that another runner did.
-        failed: Label -> reason.
-        blocked: Label -> label of the failed step that it needs.
+        failed: Key of a step -> its `label` and the `error`.
+        blocked: Key of a step -> its `label`, and the key of the failed step that it `needs`.
         seconds: Wall-clock time.
     """
 
     done: int = 0
     found: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    blocked: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, dict[str, str]] = field(default_factory=dict)
+    blocked: dict[str, dict[str, str]] = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -145,10 +145,12 @@ class _Runner:
             self._note(force=True, over=True)
         self.result.seconds = time.time() - self.began
         self.result.failed = {
-            plan.steps[key].label: text for key, text in self.errors.items() if key in self.schedule.failed
+            key: {"label": plan.steps[key].label, "error": text}
+            for key, text in self.errors.items()
+            if key in self.schedule.failed
         }
         self.result.blocked = {
-            plan.steps[key].label: plan.steps[cause].label for key, cause in self.schedule.blocked.items()
+            key: {"label": plan.steps[key].label, "needs": cause} for key, cause in self.schedule.blocked.items()
         }
         return self.result
 

@@ -25,7 +25,7 @@ class Status:
         name: Of the study.
         steps: Kind -> {"done", "running", "failed", "blocked", "waiting"} counts.
         running: What workers do now: label, seconds, doing, host.
-        failed: Label -> reason.
+        failed: Key of a step -> its `label` and the `error`.
         runners: Runners that are alive.
         seconds_left: Estimate; None when nothing is known or nothing runs.
         at_least: Whether `seconds_left` leaves out steps of whose time nothing is known yet.
@@ -34,7 +34,7 @@ class Status:
     name: str
     steps: dict[str, dict[str, int]] = field(default_factory=dict)
     running: list[dict[str, Any]] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, dict[str, str]] = field(default_factory=dict)
     runners: int = 0
     seconds_left: float | None = None
     at_least: bool = False
@@ -79,7 +79,7 @@ def read_status(store: Store) -> Status:
         plan.name,
         counts,
         running,
-        {facts["step"]: facts["error"] for facts in failures.values()},
+        {key: {"label": plan.steps[key].label, "error": facts["error"]} for key, facts in failures.items()},
         len(alive),
         *_left(plan, store, done, set(failures) | blocked, alive),
     )
