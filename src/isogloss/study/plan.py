@@ -254,7 +254,7 @@ class _Planner:
             options["published_windows"] = True
         if options:
             merged["head_options"] = options
-        if quirks.double_language_prompt and point.cell.startswith("LP"):
+        if quirks.double_language_prompt and set(point.cell.split("+")) == {"LP", "TP"}:
             merged["double_language_prompt"] = True
         if point.cell == "base" and kind == "encoder" and merged.get("head") != "verbaliser":
             raise IsoglossError(
