@@ -206,6 +206,20 @@ def test_variables_have_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert read_study(write(tmp_path, text)).tasks["topic"].data == "/data/x"
 
 
+def test_a_variable_that_is_not_set_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STUDY_DATA", raising=False)
+    text = GOOD.replace('"bundled:parallel"', '"${STUDY_DATA}"')
+    assert "line 12, uses the environment variable STUDY_DATA, which is not set" in refused(tmp_path, text=text)
+    assert planned(tmp_path, "tasks.topic.data=bundled:parallel", text=text).steps
+    assert read_study(write(tmp_path, GOOD + 'description: "a${STUDY_DATA:}b"\n')).description == "ab"
+
+
+@pytest.mark.parametrize("key", ["text", "ready"])
+def test_folders_of_languages_that_are_not_there(tmp_path: Path, key: str) -> None:
+    text = GOOD.replace("[head, TA, TP]", "LA+TA") + f"language:\n  {key}: [./no]\n"
+    assert "line 15, is wrong: the folder './no' does not exist" in refused(tmp_path, text=text)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "wanted"),
     [
@@ -226,13 +240,38 @@ def test_variables_have_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("source: en", "source: Klingonish", r"line 8, is wrong: Unknown language"),
         ("[de, sk]", "[de, nowhere]", r"line 10, names 'nowhere', which is neither a group"),
         ("task: topic", "task: topics", r"line 7, names the task 'topics', which `tasks` does not describe"),
-        ("bundled:encoder", "./no-such-folder", r"'./no-such-folder' does not exist"),
-        ('"bundled:parallel"', "./no-such-data", r"no-such-data: there is no such folder"),
+        ("bundled:encoder", "./no-such-folder", r"line 3, is wrong: The backbone './no-such-folder' does not exist"),
+        (
+            '"bundled:parallel"',
+            "./no-such-data",
+            r"line 12, is wrong: the data set './no-such-data': there is no such folder",
+        ),
         ("targets: [de, sk]", "groups: {a: [b], b: [a]}\ntargets: [a]", r"a group that holds itself: a -> b -> a"),
         ("stage: {steps: 5}", "exclude: [{cell: [head, TA, TP]}]", r"line 2, leaves no point"),
         ("stage: {steps: 5}", "exclude: [{cells: head}]", r"line 13, names the axis 'cells'.*did you mean 'cell'"),
         ("stage: {steps: 5}", "exclude: [{}]", r"an empty rule, which fits everything"),
-        ("  cell: [head, TA, TP]", "  cell: LA+TA", r"has no text for the source eng_Latn"),
+        (
+            "  cell: [head, TA, TP]",
+            "  cell: LA+TA",
+            r"line 4, needs `language.text`, but there is no text for the source eng_Latn",
+        ),
+        (
+            *STAGE,
+            "add: [{cell: LA+TA}]",
+            r"line 13, needs `language.text`, but there is no text for the source eng_Latn",
+        ),
+        (*STAGE, "add: [{cell: TX}]", r"line 13, is wrong: The cell 'TX' is unknown"),
+        (*STAGE, "add:\n- cell: head\n- task_adapter: adaptor:4\n  cell: [TA]", r"line 15, is wrong: .*'adaptor'"),
+        (
+            *STAGE,
+            "add: [{backbone: no/such/folder}]",
+            r"line 13, names the folder 'no/such/folder', which does not exist",
+        ),
+        (
+            "  cell: [head, TA, TP]",
+            "  cell: head\n  pool: ./no",
+            r"line 5, is wrong: The folder 'no' is not a saved module",
+        ),
         ("  cell: [head, TA, TP]", "  cell: base", r"asks for the cell base, in which nothing is trained"),
         (
             "  cell: [head, TA, TP]",
@@ -370,9 +409,9 @@ def test_what_is_valid_but_without_effect_is_noted(tmp_path: Path) -> None:
 def test_cyclic_includes(tmp_path: Path) -> None:
     write(tmp_path, "include: b.yaml\n", "a.yaml")
     write(tmp_path, "include: a.yaml\n", "b.yaml")
-    with pytest.raises(IsoglossError, match=r"includes itself: a.yaml -> b.yaml -> a.yaml"):
+    with pytest.raises(IsoglossError, match=r"b.yaml', line 1, includes itself: a.yaml -> b.yaml -> a.yaml"):
         read_study(tmp_path / "a.yaml")
-    with pytest.raises(IsoglossError, match=r"'.*c.yaml', which '.*d.yaml' includes, does not exist"):
+    with pytest.raises(IsoglossError, match=r"d.yaml', line 1, includes '.*c.yaml', which does not exist"):
         read_study(write(tmp_path, "include: c.yaml\n", "d.yaml"))
 
 

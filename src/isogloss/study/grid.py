@@ -87,36 +87,36 @@ def parse_cell(name: str) -> Cell:
     return Cell(name, language, task, None)
 
 
-def points(study: Study, marks: Marks) -> list[Point]:
-    """All points of a study, each once, in the order of the file.
+def points(study: Study, marks: Marks) -> dict[Point, Marks]:
+    """All points of a study, each once, in the order of the file, and where the values of each stand.
 
     Raises:
         IsoglossError: A cell, spec or language that does not exist, a rule that names no axis, or a grid without points.
     """
-    grids = [study.grid]
+    grids = [(study.grid, marks)]
     for number, extra in enumerate(study.add):
         try:
-            grids.append(Grid(**{**study.grid.model_dump(), **extra}))
+            grids.append((Grid(**{**study.grid.model_dump(), **extra}), marks.of_addition(number, extra)))
         except ValueError as problem:
             raise IsoglossError(f"{marks.at(('add', number))} is no grid: {_first(problem)}.") from problem
     rules = [_rule(rule, ("exclude", number), marks) for number, rule in enumerate(study.exclude)]
-    found: dict[Point, None] = {}
-    for grid in grids:
+    found: dict[Point, Marks] = {}
+    for grid, here in grids:
         for number, name in enumerate(grid.cell):
             try:
                 cell = parse_cell(name)
             except IsoglossError as problem:
-                raise IsoglossError(f"{marks.at(('grid', 'cell', number))} is wrong: {problem}") from problem
+                raise IsoglossError(f"{here.at(('grid', 'cell', number))} is wrong: {problem}") from problem
             for values in _product(grid, cell):
-                _normalise_source(values, marks)
+                _normalise_source(values, here)
                 if any(_fits(rule, values) for rule in rules):
                     continue
-                found.setdefault(_point(values, cell, study, marks))
+                found.setdefault(_point(values, cell, study, here), here)
     if not found:
         raise IsoglossError(
             f"{marks.at(('grid',))} leaves no point: the exclusions take out every combination; loosen one of them."
         )
-    return list(found)
+    return found
 
 
 def _product(grid: Grid, cell: Cell) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """From a study to its plan: every step once, keyed by its content, and which points use it."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from isogloss.errors import IsoglossError
 from isogloss.languages import resolve
@@ -11,12 +12,14 @@ from isogloss.study.checks import check_head, check_study
 from isogloss.study.grid import Point, language_codes, points, replaced
 from isogloss.study.labels import labelled, point_words, short_names
 from isogloss.study.published import published_notes
-from isogloss.study.reading import Marks
+from isogloss.study.reading import Marks, Place
 from isogloss.study.shares import given_shares
-from isogloss.study.spec import Study, TaskSection, TaskStageSpec, TestSet
+from isogloss.study.spec import Study, TaskSection, TestSet
+from isogloss.study.stages import merged_stage
 from isogloss.study.steps import Plan, Step, step_key
 
 _ALL = "all"
+T = TypeVar("T")
 _PAIRWISE = 20  # So many languages are named in a note at most.
 
 
@@ -59,20 +62,16 @@ class _Planner:
         self._stages: dict[tuple[str, str, str | None], dict[str, Any]] = {}
         self._tests: dict[str, list[tuple[str, str, str, str]]] = {}
         self._words: dict[str, dict[str, str]] = {}
+        self._looked_at: set[str] = set()
+        self.here = self.marks  # Where the values of the point at hand stand.
 
     def plan(self) -> Plan:
         self.out.notes += check_study(self.study, self.marks)
-        for name in self.study.grid.backbone:
-            if not sources.can_be_backbone(name):
-                if not self.ahead:
-                    where = self.marks.at(("grid", "backbone"))
-                    raise IsoglossError(
-                        f"{where} names the folder '{name}', which does not exist; make that backbone first."
-                    )
-                self.unseen.setdefault(name)
         found = points(self.study, self.marks)
+        for point, self.here in found.items():
+            self._check_backbone(point.backbone)
         self._short = short_names(point.backbone for point in found)
-        for point in found:
+        for point, self.here in found.items():
             self._add(point)
         self.out.steps = labelled(self.out.steps, self._words)
         for reason, codes in self.lacking.items():
@@ -85,9 +84,34 @@ class _Planner:
             )
         return self.out
 
-    def _identity(self, data: str, code: str, split: str) -> str | None:
+    def _check_backbone(self, name: str) -> None:
+        if name in self._looked_at:
+            return
+        self._looked_at.add(name)
+        path = ("grid", "backbone")
+        if not self._look(path, sources.can_be_backbone, name):
+            if not self.ahead:
+                raise IsoglossError(
+                    f"{self.here.at(path)} names the folder '{name}', which does not exist; make that backbone first."
+                )
+            self.unseen.setdefault(name)
+
+    def _look(self, path: Place, call: Callable[..., T], *asked: Any) -> T:
+        """Looks something up; what is wrong with it is said with the place that names it."""
+        try:
+            return call(*asked)
+        except IsoglossError as problem:
+            reason = re.sub(r"^--data (.*?): ", r"the data set '\1': ", str(problem))
+            raise IsoglossError(f"{self.here.at(path)} is wrong: {reason}") from problem
+
+    def _data_path(self, task: str, data: sources.Data) -> Place:
+        section = self.study.tasks[task]
+        own = section.data if isinstance(section.data, Mapping) else {"": section.data}
+        return ("tasks", task, "data" if data == section.data or data in own.values() or not section.test else "test")
+
+    def _identity(self, path: Place, data: str, code: str, split: str) -> str | None:
         if not self.ahead or sources.data_is_here(data):
-            return sources.data_identity(data, code, split)
+            return self._look(path, sources.data_identity, data, code, split)
         self.unseen.setdefault(data)
         return sources.unseen_identity(data, code, split)
 
@@ -122,9 +146,11 @@ class _Planner:
         parts = {code: self._part(point, code) for code in point.source}
         for code, part in parts.items():
             if point.language_module and part is None:
+                listed = ("language", "text") in self.marks.where
+                where = self.here.at(("language", "text") if listed else ("grid", "cell"))
                 raise IsoglossError(
-                    f"{self.marks.at(('language', 'text'))} has no text for the source {code}, which the cell {point.cell} "
-                    "needs; add it, or take the cell or the source out."
+                    f"{where} {'has' if listed else 'needs `language.text`, but there is'} no text for the source {code}, which the "
+                    f"cell {point.cell} needs; add it, or take the cell or the source out."
                 )
         key = self._task(point, section, {code: part for code, part in parts.items() if part})
         evaluations: list[tuple[str, str, str]] = []
@@ -140,8 +166,9 @@ class _Planner:
             # The source is scored too, for the gap that transfer leaves.
             if all(code != done for done, _, _ in evaluations):
                 for name, given, split in self._named_tests(section):
-                    where = sources.data_for(given, code)
-                    if self._identity(where, code, split):
+                    path = self._data_path(point.task, given)
+                    where = self._look(path, sources.data_for, given, code)
+                    if self._identity(path, where, code, split):
                         evaluations.append(
                             (code, name, self._evaluation(point, section, key, parts[code], code, name, where, split))
                         )
@@ -169,17 +196,18 @@ class _Planner:
         """(language, test set, data, split) of everything that is to be scored."""
         found = []
         for test, data, split in self._named_tests(section):
+            path = self._data_path(name, data)
             if self.targets is not None:
                 wanted = self.targets
             elif isinstance(data, str):
-                wanted = list(sources.languages_in(data))
+                wanted = list(self._look(path, sources.languages_in, data))
             else:
                 raise IsoglossError(
                     f"{self.marks.at(('targets',))} is `all`, but the tests of {name} are in several data sets; list them."
                 )
             for code in wanted:
-                where = sources.data_for(data, code)
-                if self._identity(where, code, split) is None:
+                where = self._look(path, sources.data_for, data, code)
+                if self._identity(path, where, code, split) is None:
                     self.lacking.setdefault(f"no split '{split}' for {name} in '{where}'", {})[code] = None
                     continue
                 found.append((code, test, where, split))
@@ -195,11 +223,12 @@ class _Planner:
             return None
         language = resolve(code)
         section = self.study.language
-        for folder in section.ready:
-            found = sources.ready_module(folder, point.backbone, point.language_module, code)
+        for number, folder in enumerate(section.ready):
+            path = ("language", "ready", number)
+            found = self._look(path, sources.ready_module, folder, point.backbone, point.language_module, code)
             if found:
                 return {"key": f"ready:{found[1][:16]}", "folder": found[0]}
-        text = sources.text_of(language, section.text)
+        text = self._look(("language", "text"), sources.text_of, language, section.text)
         if text is None:
             return None
         module = point.language_module
@@ -233,34 +262,7 @@ class _Planner:
         place = (point.task, point.cell, kind)
         if place in self._stages:
             return self._stages[place]
-        merged: dict[str, Any] = {}
-        for part in (self.study.stage, section.stage, self.study.cells.get(point.cell, TaskStageSpec())):
-            given = part.model_dump(exclude_none=True)
-            if "steps" in given or "epochs" in given:
-                # The nearer of the two counts; a stage takes only one.
-                merged.pop("steps", None)
-                merged.pop("epochs", None)
-            merged |= given
-        quirks = self.study.quirks
-        if quirks.source_dev_loss:
-            merged["select"] = "loss"
-        options: dict[str, Any] = dict(merged.get("head_options") or {})
-        writes = merged.get("head") == "text" or (kind in (None, "encoder-decoder") and merged.get("head") is None)
-        if quirks.generate_20_tokens and writes:
-            options["published_generation"] = True
-        if quirks.cut_targets and writes:
-            options["published_targets"] = True
-        if quirks.last_window and writes:
-            options["published_windows"] = True
-        if options:
-            merged["head_options"] = options
-        if quirks.double_language_prompt and set(point.cell.split("+")) == {"LP", "TP"}:
-            merged["double_language_prompt"] = True
-        if point.cell == "base" and kind == "encoder" and merged.get("head") != "verbaliser":
-            raise IsoglossError(
-                f"{self.marks.at(('grid', 'cell'))} asks for the cell base, in which nothing is trained, but an encoder needs a "
-                "trained head; use the cell head, or `head: verbaliser`."
-            )
+        merged = merged_stage(self.study, point, kind, self.here)
         check_head(merged, section, point.task, point.cell, kind, self.marks)
         self._stages[place] = merged
         return merged
@@ -268,15 +270,16 @@ class _Planner:
     def _task(self, point: Point, section: TaskSection, parts: Mapping[str, Mapping[str, Any]]) -> str:
         trained: dict[str, str] = {}
         dev: dict[str, str] = {}
-        data = {code: sources.data_for(section.data, code) for code in point.source}
+        path = ("tasks", point.task, "data")
+        data = {code: self._look(path, sources.data_for, section.data, code) for code in point.source}
         for code in point.source:
             for split, kept in ((section.train, trained), (section.dev, dev)):
                 if split is None:
                     continue
-                identity = self._identity(data[code], code, split)
+                identity = self._identity(path, data[code], code, split)
                 if identity is None:
                     raise IsoglossError(
-                        f"{self.marks.at(('tasks', point.task, 'data'))} names '{data[code]}', which has no split '{split}' for "
+                        f"{self.marks.at(path)} names '{data[code]}', which has no split '{split}' for "
                         f"{code}; name another split, or `dev: null` to hold out a tenth of the training rows."
                     )
                 kept[code] = identity
@@ -314,7 +317,7 @@ class _Planner:
             "ready": {part["key"]: part["folder"] for part in parts.values() if "folder" in part},
         }
         if point.pool != "none":
-            spec["pool"] = sources.module_digest(point.pool)
+            spec["pool"] = self._look(("grid", "pool"), sources.module_digest, point.pool)
             inputs["pool"] = point.pool
         if point.update != "none":
             spec["update"] = self._update(point, section, spec, inputs)
@@ -345,8 +348,9 @@ class _Planner:
         data = {}
         identities = {}
         for code in language_codes(asked.auxiliary, self.study, ("updates", point.update, "auxiliary"), self.marks):
-            data[code] = sources.data_for(asked.data or section.data, code)
-            identity = self._identity(data[code], code, asked.split)
+            path = ("updates", point.update, "data") if asked.data else ("tasks", point.task, "data")
+            data[code] = self._look(path, sources.data_for, asked.data or section.data, code)
+            identity = self._identity(path, data[code], code, asked.split)
             if identity is None or code in point.source:
                 reason = "is the source" if code in point.source else f"has no split '{asked.split}' in '{data[code]}'"
                 raise IsoglossError(f"{where} names the auxiliary {code}, which {reason}; name another language.")
@@ -400,7 +404,7 @@ class _Planner:
                 "task": task,
                 "language": code,
                 "part": part["key"] if part else None,
-                "data": self._identity(data, code, split),
+                "data": self._identity(self._data_path(point.task, data), data, code, split),
                 "split": split,
                 "limit": section.limit_test,
                 "metric": section.metric,

@@ -33,6 +33,15 @@ class Marks:
             found = found[:-1]
         return self.where.get(found, self.root)
 
+    def of_addition(self, number: int, axes: Iterable[str]) -> "Marks":
+        """The places as they are for the grid of an entry of `add`, which replaces some axes."""
+        replaced = {(axis,) for axis in axes}
+        where = {path: at for path, at in self.where.items() if path[:1] != ("grid",) or path[1:2] not in replaced}
+        where |= {
+            ("grid", *path[2:]): at for path, at in self.where.items() if path[:2] == ("add", number) and path[2:]
+        }
+        return Marks(where, self.root)
+
 
 def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
     """Advice on an unknown name: the valid one that looks like it, else `otherwise` and all of them."""
@@ -61,6 +70,7 @@ def read_marked(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Study,
     content = _load(source, marks, ())
     for text in overrides:
         _override(content, text, marks)
+    _check_variables(content, (), marks)
     _check_keys(content, Study, (), marks)
     for number, extra in enumerate(content.get("add") or ()):
         if isinstance(extra, Mapping):
@@ -71,18 +81,16 @@ def read_marked(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Study,
         raise IsoglossError(_explain(problem, marks)) from problem
 
 
-def _load(source: Path, marks: Marks, above: tuple[Path, ...]) -> dict[str, Any]:
+def _load(source: Path, marks: Marks, above: tuple[Path, ...], asked: str = "") -> dict[str, Any]:
     place = source.resolve()
     if place in above:
         chain = " -> ".join(str(item.name) for item in (*above[above.index(place) :], place))
-        raise IsoglossError(f"The study '{above[-1]}' includes itself: {chain}; take one of the includes out.")
+        raise IsoglossError(f"{asked} includes itself: {chain}; take one of the includes out.")
     try:
         text = source.read_text(encoding="utf-8")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as problem:
-        asked = f", which '{above[-1]}' includes," if above else ""
-        raise IsoglossError(
-            f"The study '{source}'{asked} does not exist; see the folder recipes/study/ for examples."
-        ) from problem
+        missing = f"{asked} includes '{source}', which" if asked else f"The study '{source}'"
+        raise IsoglossError(f"{missing} does not exist; see the folder recipes/study/ for examples.") from problem
     except UnicodeDecodeError as problem:
         raise IsoglossError(f"The study '{source}' is not UTF-8 text; save it as UTF-8.") from problem
     own = Marks(root=marks.root)
@@ -100,8 +108,8 @@ def _load(source: Path, marks: Marks, above: tuple[Path, ...]) -> dict[str, Any]
         raise IsoglossError(f"The study '{source}' must be a mapping of keys to values; see recipes/study/.")
     included = content.pop(_INCLUDE, [])
     merged: dict[str, Any] = {}
-    for name in included if isinstance(included, list) else [included]:
-        below = _load(source.parent / str(name), marks, (*above, place))
+    for number, name in enumerate(included if isinstance(included, list) else [included]):
+        below = _load(source.parent / str(name), marks, (*above, place), own.at((_INCLUDE, number)))
         merged = _merge(merged, below)
     marks.where.update(own.where)
     return _merge(merged, content)
@@ -140,7 +148,23 @@ def _scalar(node: Any) -> Any:
 
 
 def _expand(text: str) -> str:
-    return _VARIABLE.sub(lambda match: os.environ.get(match[1], match[2] or ""), text)
+    """Text with its variables filled in; those that are not set and have no default stay as they are."""
+    return _VARIABLE.sub(lambda match: os.environ.get(match[1], match[0] if match[2] is None else match[2]), text)
+
+
+def _check_variables(content: Any, path: Place, marks: Marks) -> None:
+    """Refuses variables that were left; not before all overrides, since one may have replaced the value."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            _check_variables(value, (*path, key), marks)
+    elif isinstance(content, list):
+        for number, value in enumerate(content):
+            _check_variables(value, (*path, number), marks)
+    elif isinstance(content, str) and (left := _VARIABLE.search(content)):
+        raise IsoglossError(
+            f"{marks.at(path)} uses the environment variable {left[1]}, which is not set; set it, or write a default: "
+            f"${{{left[1]}:...}}."
+        )
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def _texts(name: str) -> dict[str, Path]:
     folder = package_data() / "text" if name == "bundled:text" else Path(name).expanduser()
     if not folder.is_dir():
         raise IsoglossError(
-            f"language.text: the folder '{name}' does not exist; name a folder with <language>.txt or .jsonl[.gz], "
+            f"the folder '{name}' does not exist; name a folder with <language>.txt or .jsonl[.gz], "
             "bundled:text, or set the variable in it (ISOGLOSS_SHARED)."
         )
     found: dict[str, Path] = {}
@@ -150,9 +150,7 @@ def data_for(data: Data, code: str) -> str:
         if name != "default" and resolve(name).code == code:
             return value
     if "default" not in data:
-        raise IsoglossError(
-            f"tasks: no data set is named for {code}, and there is no `default` among {', '.join(data)}."
-        )
+        raise IsoglossError(f"no data set is named for {code}, and there is no `default` among {', '.join(data)}.")
     return data["default"]
 
 
@@ -224,9 +222,7 @@ def ready_module(folder: str, backbone: str, spec: str, code: str) -> tuple[str,
 
     root = package_data() / "modules" if folder == "bundled:modules" else Path(folder).expanduser()
     if not root.is_dir():
-        raise IsoglossError(
-            f"language.ready: the folder '{folder}' does not exist; name a folder with modules, or bundled:modules."
-        )
+        raise IsoglossError(f"the folder '{folder}' does not exist; name a folder with modules, or bundled:modules.")
     config = parse_module(spec)
     size = METHODS[config.method][2]
     places = [root / str(backbone_kind(backbone)) / config.method / code, root / config.method / code, root / code]
