@@ -53,6 +53,8 @@ def test_sources_are_ranked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert {item["language"]: item["rows"] for item in ranked} == {"eng_Latn": 1000, "ces_Latn": 2}
     result = isogloss(capsys, "languages", "rank", "-t", "topic", "--target", "sk")
     assert result.status == 2 and "give --data with a training split, --source, or --study" in result.err
+    result = isogloss(capsys, "languages", "rank", "-t", "nonsense", "--target", "sk", "--source", "cs,en")
+    assert result.status == 2 and "--task nonsense: expected topic or " in result.err
 
 
 def test_measured_transfer_outweighs_the_rest() -> None:

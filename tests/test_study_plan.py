@@ -234,6 +234,8 @@ def test_folders_of_languages_that_are_not_there(tmp_path: Path, key: str) -> No
         ("stage: {steps: 5}", "stage: {steps: 0}", r"line 13, has a wrong value for 'stage.steps'"),
         ("  task: topic", "", r"line 2, lacks the key 'grid.task'"),
         ("name: small", "name: [small", r"line \d+, is not YAML"),
+        ("name: small", "name: small\ngroups: &g {x: *g}", r"line 2, starts a value that holds itself by an alias"),
+        ("name: small", "name: small\ngroups: {x: &g [de, *g]}", r"line 2, starts a value that holds itself"),
         ("name: small", "name: small\nname: large", r"line 2, has the key 'name' twice"),
         ("[head, TA, TP]", "[head, TB]", r"line 4, is wrong: The cell 'TB' is unknown"),
         ("adapter:8", "adaptor:8", r"line 5, is wrong: .*'adaptor'"),

@@ -8,7 +8,7 @@ from typer.core import TyperCommand
 
 from isogloss.cli import _options as o
 from isogloss.cli._console import number, print_json, print_table, print_text
-from isogloss.cli._inputs import language, language_name, split_list
+from isogloss.cli._inputs import language, language_name, one_of, split_list
 from isogloss.errors import IsoglossError
 
 if TYPE_CHECKING:
@@ -44,7 +44,11 @@ def rank(
     """
     from isogloss.languages import resolve
     from isogloss.study.rank import WEIGHTS, rank_sources
+    from isogloss.tasks import task_names
 
+    if study is None:
+        # A study may call its tasks what it likes.
+        one_of(task, "--task", task_names())
     wanted = language(target, "--target")
     scores = _scores(study, task) if study is not None else []
     rows = _rows(data, task, split) if data is not None else None

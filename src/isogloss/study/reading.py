@@ -115,9 +115,14 @@ def _load(source: Path, marks: Marks, above: tuple[Path, ...], asked: str = "") 
     return _merge(merged, content)
 
 
-def _build(node: Any, path: Place, marks: Marks, source: Path) -> Any:
-    """Plain values of a YAML node, and the line of each."""
+def _build(node: Any, path: Place, marks: Marks, source: Path, above: tuple[int, ...] = ()) -> Any:
+    """Plain values of a YAML node, and the line of each; `above` are the nodes that hold it."""
     marks.where[path] = f"The study '{source}', line {node.start_mark.line + 1},"
+    if id(node) in above:
+        raise IsoglossError(
+            f"{marks.where[path]} starts a value that holds itself by an alias (`*name`); write out what is meant instead."
+        )
+    above = (*above, id(node))
     if isinstance(node, yaml.MappingNode):
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -126,11 +131,11 @@ def _build(node: Any, path: Place, marks: Marks, source: Path) -> Any:
                 raise IsoglossError(
                     f"The study '{source}', line {key_node.start_mark.line + 1}, has the key '{key}' twice; keep one of them."
                 )
-            found[key] = _build(value_node, (*path, key), marks, source)
+            found[key] = _build(value_node, (*path, key), marks, source, above)
             marks.where[(*path, key)] = f"The study '{source}', line {key_node.start_mark.line + 1},"
         return found
     if isinstance(node, yaml.SequenceNode):
-        return [_build(item, (*path, number), marks, source) for number, item in enumerate(node.value)]
+        return [_build(item, (*path, number), marks, source, above) for number, item in enumerate(node.value)]
     value = _scalar(node)
     return _expand(value) if isinstance(value, str) else value
 
