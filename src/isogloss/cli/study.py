@@ -48,6 +48,11 @@ def plan(
         from isogloss.study.calibrate import estimate as call
 
         estimate = call(made, tell=say)
+        if store is not None and store.plan_file.is_file():
+            # What `status` falls back on; the plan of the latest run stays what it is.
+            latest = store.plan()
+            latest.seconds = {**latest.seconds, **estimate.seconds}
+            latest.save(store.plan_file)
     done = store.done(made.steps) if store is not None else set()
     kinds = _by_kind(made, done, estimate)
     if json:
@@ -199,7 +204,7 @@ def status(study: _File, changes: _Set = None, json: o.Json = False) -> None:
     if not found.runners:
         print_text("no runner is at work" if found.count("waiting") or found.failed else "finished")
     elif found.seconds_left is not None:
-        print_text(f"about {_time(found.seconds_left)} left")
+        print_text(f"{'at least' if found.at_least else 'about'} {_time(found.seconds_left)} left")
 
 
 @app.command("report", short_help="One page, and tables, from what is finished.")
