@@ -11,12 +11,14 @@ import pytest
 from pydantic import BaseModel
 
 from isogloss.errors import IsoglossError
+from isogloss.storage import write_json
 from isogloss.study.calibrate import estimate
 from isogloss.study.collect import collect
 from isogloss.study.grid import language_codes
 from isogloss.study.plan import make_plan
 from isogloss.study.reading import read_marked, read_study
 from isogloss.study.shares import given_shares, known_shares
+from isogloss.study.sources import backbone_identity
 from isogloss.study.spec import LanguageStageSpec, TaskStageSpec
 from isogloss.study.status import read_status
 from isogloss.study.steps import Plan
@@ -503,6 +505,18 @@ def test_s2_at_its_own_scale_has_the_published_label_words() -> None:
     assert read_study(recipes / "s2-nano.yaml").stage.head_options["words"]["travel"] == "travel"
     options = read_study(recipes / "s2.yaml").stage.head_options
     assert options["words"] is None and options["part"] == "auto"
+
+
+def test_scores_on_a_backbones_card_change_no_key(tmp_path: Path) -> None:
+    card = {"name": "small", "training": {"adapter": {"learning_rate": 0.01}}}
+    identities = []
+    for number, more in enumerate(({}, {"scores": [{"task": "topic", "value": 50.0}]}, {"training": {}})):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        write_json(folder / "isogloss.json", card | more)
+        identities.append(backbone_identity(str(folder)))
+    assert identities[0] == identities[1] != identities[2]
 
 
 def test_backbones_that_are_still_to_be_made(tmp_path: Path) -> None:
