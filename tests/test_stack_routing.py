@@ -80,7 +80,8 @@ def test_a_mixed_batch_is_one_language_at_a_time(tiny: Tiny, name: str, spec: st
     wanted = torch.autograd.grad(sum(value(one, rows) for rows, one in singles.values()), parameters)  # type: ignore[arg-type]
     for one, other in zip(found, wanted, strict=True):
         assert float(other.abs().max()) > 0
-        close(one, other, 1e-4)
+        # Gradients of a random T5 are large, and its sums differ with the order of addition.
+        close(one, other, 1e-3)
 
 
 @pytest.mark.parametrize("name", ["xlmr", "llama", "mt5"])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from isogloss.study import costs
 from isogloss.study.calibrate import Estimate, estimate, labels
 from isogloss.study.plan import make_plan
 from isogloss.study.reading import read_marked
@@ -58,8 +59,12 @@ def test_update_steps_are_measured(tmp_path: Path) -> None:
     assert set(found.seconds) == set(plan.steps) and not found.problems
 
 
-def test_what_cannot_be_measured_is_said_not_to_be_in_the_sums(tmp_path: Path) -> None:
-    text = GOOD.replace("[de, sk]", "[sk]") + UPDATES.replace("horizon: 5", "horizon: 0")
+def test_what_cannot_be_measured_is_said_not_to_be_in_the_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(costs, "update_learner", full)
+    text = GOOD.replace("[de, sk]", "[sk]") + UPDATES
     plan = plan_of(tmp_path, "grid.cell=TA", "grid.seed=1", "grid.update=[none,gates]", text=text)
     found = estimate(plan)
     assert any(line.startswith("update topic gates adapter:8 eng_Latn: ") for line in found.problems)

@@ -76,5 +76,5 @@ def check_given(stage: Any) -> None:
     given["clip"] = given["clip"] or None
     FitConfig(steps=1, **{name: value for name, value in given.items() if value is not None})
     rate = getattr(stage, "head_learning_rate", None)
-    if rate is not None and not 0 < rate < math.inf:
-        raise IsoglossError(f"Training option head_learning_rate={rate} must be above 0.")
+    if rate is not None and not 0 <= rate < math.inf:
+        raise IsoglossError(f"Training option head_learning_rate={rate} must be 0 or more, and finite.")
