@@ -124,6 +124,7 @@ def test_bad_rows_can_be_skipped(capsys: pytest.CaptureFixture[str], world: Worl
         (("--schedule", "zigzag"), ("'zigzag'", "cosine")),
         (("--lr", "-1"), ("learning_rate", "0 or more")),
         (("--head-lr", "-1"), ("head_learning_rate=-1", "0 or more")),
+        (("--backbone-lr", "0.1"), ("--backbone-lr", "--train all")),
         (("--head-lr", "nan"), ("head_learning_rate=nan", "0 or more")),
         (("--precision", "fp16"), ("fp16", "bf16")),
         (("--shots-seed", "3"), ("--shots-seed 3", "--shots")),

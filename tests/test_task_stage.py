@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from isogloss.backbones import Backbone
-from isogloss.formats import read_info
+from isogloss.formats import load_module, read_info
 from isogloss.languages import resolve
-from isogloss.modules import parse_module
+from isogloss.modules import create_module, parse_module
 from isogloss.tasks import evaluate_predictions, get_task
 from isogloss.training.evaluation import load_parts, make_predictor
 from isogloss.training.language_stage import LanguageStage, train_language
@@ -86,3 +86,37 @@ def test_dropout_of_a_language_module_acts_while_it_is_trained(backbone: Backbon
         train_language(backbone, resolve("en"), [text], parse_module(spec), stage, out, cache_dir=tmp_path / "cache")
         weights.append((out / "module.safetensors").read_bytes())
     assert weights[0] != weights[1]
+
+
+def test_a_language_stage_accumulates_batches(backbone: Backbone, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(tools.TEXTS * 5), encoding="utf-8")
+    tokens = []
+    for batches in (1, 3):
+        stage = LanguageStage(steps=2, length=16, batch_size=4, accumulation=batches, validation_documents=2)
+        out = tmp_path / str(batches)
+        train_language(
+            backbone, resolve("en"), [text], parse_module("adapter:4"), stage, out, cache_dir=tmp_path / "cache"
+        )
+        tokens.append(read_info(out).info.training["tokens"])
+    assert tokens[1] == 3 * tokens[0]
+
+
+def test_the_backbone_has_a_rate_of_its_own(tmp_path: Path) -> None:
+    """At a rate of 0 it stays as it was, while the adapter beside it learns."""
+    moved = {}
+    for rate in (0.0, 0.01):
+        backbone = tools.load(tools.save("encoder", tmp_path / f"backbone-{rate}"))
+        before = {name: weight.clone() for name, weight in backbone.model.named_parameters()}
+        stage = TaskStage(
+            steps=2, learning_rate=1e-2, weight_decay=0.0, backbone_learning_rate=rate, train="all", select="last"
+        )
+        rows = tools.topic_examples()
+        train_task(backbone, TOPIC, rows, [], parse_module("adapter:4"), stage, tmp_path / f"m{rate}")
+        module = load_module(tmp_path / f"m{rate}", backbone)
+        assert module.backbone_state
+        moved[rate] = any(not torch.equal(module.backbone_state[name], before[name]) for name in before)
+        fresh = create_module(parse_module("adapter:4"), backbone, seed=stage.seed)
+        start, end = dict(fresh.named_parameters()), dict(module.named_parameters())
+        assert any(not torch.equal(start[name], end[name]) for name in start)
+    assert moved == {0.0: False, 0.01: True}

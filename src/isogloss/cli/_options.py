@@ -72,6 +72,7 @@ Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use at most t
 
 Steps = Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.", rich_help_panel=HOW)]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Rows of a batch.", rich_help_panel=HOW)]
+Accumulation = Annotated[int, typer.Option("--accumulation", min=1, help="Batches of one step.", rich_help_panel=HOW)]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of initial values, sampling and order.", rich_help_panel=HOW)]
 LearningRate = Annotated[
     float | None,

@@ -45,6 +45,7 @@ def train_language(
         int, typer.Option("--length", "--max-length", min=8, help="Tokens of a row.", rich_help_panel=o.HOW)
     ] = 128,
     batch_size: o.BatchSize = 16,
+    accumulation: o.Accumulation = 1,
     objective: Annotated[
         str | None,
         typer.Option(
@@ -108,6 +109,7 @@ def train_language(
         steps=steps,
         length=length,
         batch_size=batch_size,
+        accumulation=accumulation,
         objective=objective,
         rate=rate,
         optimiser=optimiser,

@@ -90,15 +90,19 @@ def train_task(
             "--tokens-per-batch", min=1, help="Most tokens of a batch, padding included.", rich_help_panel=o.HOW
         ),
     ] = None,
-    accumulation: Annotated[
-        int, typer.Option("--accumulation", min=1, help="Batches of one step.", rich_help_panel=o.HOW)
-    ] = 1,
+    accumulation: o.Accumulation = 1,
     optimiser: o.Optimiser = None,
     lr: o.LearningRate = None,
     head_lr: Annotated[
         float | None,
         typer.Option(
             "--head-lr", help="Of the head [--lr, at least 1e-3; --lr after a learned start].", rich_help_panel=o.HOW
+        ),
+    ] = None,
+    backbone_lr: Annotated[
+        float | None,
+        typer.Option(
+            "--backbone-lr", help="Learning rate of the backbone with --train all [--lr].", rich_help_panel=o.HOW
         ),
     ] = None,
     weight_decay: o.WeightDecay = None,
@@ -192,6 +196,8 @@ def train_task(
     one_of(bad_rows, "--bad-rows", ("error", "skip"))
     if asked.kind == "retrieval":
         raise IsoglossError(f"--task {task}: it compares sentence vectors and trains nothing, so there is no module.")
+    if backbone_lr is not None and train != "all":
+        raise IsoglossError("--backbone-lr is for a backbone that learns too; give --train all with it.")
     if steps and epochs:
         raise IsoglossError("--steps and --epochs are both given; give one of them.")
     if update is not None:
@@ -232,6 +238,7 @@ def train_task(
         warmup=warmup,
         clip=clip,
         head_learning_rate=head_lr,
+        backbone_learning_rate=backbone_lr,
         head=head,
         head_options=options,
         train=train,  # type: ignore[arg-type]

@@ -77,6 +77,7 @@ class LanguageStageSpec(Strict):
     steps: int | None = Field(default=None, ge=1)
     length: int | None = Field(default=None, ge=8)
     batch_size: int | None = Field(default=None, ge=1)
+    accumulation: int | None = Field(default=None, ge=1)
     objective: Literal["masked", "spans", "causal", "prefix"] | None = None
     rate: float | None = Field(default=None, gt=0, lt=1)
     optimiser: str | None = None
@@ -104,7 +105,9 @@ class TaskStageSpec(Strict):
     weight_decay: float | None = Field(default=None, ge=0)
     schedule: str | None = None
     warmup: float | None = Field(default=None, ge=0)
-    head_learning_rate: float | None = Field(default=None, gt=0)
+    head_learning_rate: float | None = Field(default=None, ge=0)
+    backbone_learning_rate: float | None = Field(default=None, ge=0)
+    clip: float | None = Field(default=None, ge=0)
     head: Literal["linear", "span", "verbaliser", "text"] | None = None
     head_options: dict[str, Any] | None = None
     select: Literal["metric", "loss", "last"] | None = None

@@ -75,6 +75,7 @@ def check_given(stage: Any) -> None:
     given = {name: getattr(stage, name, None) for name in _GIVEN}
     given["clip"] = given["clip"] or None
     FitConfig(steps=1, **{name: value for name, value in given.items() if value is not None})
-    rate = getattr(stage, "head_learning_rate", None)
-    if rate is not None and not 0 <= rate < math.inf:
-        raise IsoglossError(f"Training option head_learning_rate={rate} must be 0 or more, and finite.")
+    for name in ("head_learning_rate", "backbone_learning_rate"):
+        rate = getattr(stage, name, None)
+        if rate is not None and not 0 <= rate < math.inf:
+            raise IsoglossError(f"Training option {name}={rate} must be 0 or more, and finite.")

@@ -35,6 +35,7 @@ class LanguageStage:
         steps: Optimiser steps.
         length: Tokens of a row, special tokens included (for span corruption after it).
         batch_size: Rows of a batch.
+        accumulation: Batches of one optimiser step.
         objective: masked, spans, causal or prefix; None takes the backbone kind's usual one.
         rate: Share of tokens masked or cut out.
         optimiser, learning_rate, weight_decay, schedule, warmup: None takes the default (defaults.py).
@@ -50,6 +51,7 @@ class LanguageStage:
     steps: int = 1000
     length: int = 128
     batch_size: int = 16
+    accumulation: int = 1
     objective: str | None = None
     rate: float = 0.15
     optimiser: str | None = None
@@ -287,6 +289,7 @@ def _fit_config(stage: LanguageStage, how: Optimisation) -> FitConfig:
     """What the loop is told."""
     return FitConfig(
         steps=stage.steps,
+        accumulation=stage.accumulation,
         learning_rate=how.learning_rate,
         optimiser=how.optimiser,  # type: ignore[arg-type]
         weight_decay=how.weight_decay,

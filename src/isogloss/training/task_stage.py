@@ -44,6 +44,7 @@ class TaskStage:
         clip: Largest norm of the gradient, 0 does not clip; None takes the default, or that of a learned rule.
         head_learning_rate: Rate of the head's own weights; None takes the module's (1e-3 at least, as a head is
             fresh; a learned start's is not).
+        backbone_learning_rate: Rate of a backbone that is trained; None takes the module's.
         head: linear, span, verbaliser or text; None takes the kind's usual one.
         head_options: Options of the head.
         train: `modules` keeps the backbone frozen; `all` trains it too (S2's other arm, plain fine-tuning).
@@ -71,6 +72,7 @@ class TaskStage:
     schedule: str | None = None
     warmup: float | None = None
     head_learning_rate: float | None = None
+    backbone_learning_rate: float | None = None
     head: str | None = None
     head_options: Mapping[str, Any] = field(default_factory=dict)
     train: Literal["modules", "all"] = "modules"
@@ -297,7 +299,8 @@ class _Trainer:
             TrainedPart("head", head, learning_rate=rate),
         ]
         if self.stage.train == "all":
-            found.append(TrainedPart("backbone", list(dict.fromkeys(self.backbone.model.parameters()))))
+            weights = list(dict.fromkeys(self.backbone.model.parameters()))
+            found.append(TrainedPart("backbone", weights, learning_rate=self.stage.backbone_learning_rate))
         return [part for part in found if part.parameters]
 
     def run(
