@@ -65,6 +65,17 @@ def test_evaluate_says_which_rows_were_trained_on(
     assert succeed(capsys, *what, "-d", other, "--json").json["in_training"] == {"eng_Latn": 2}
 
 
+def test_a_dev_split_without_labels_is_refused_with_the_way_out(
+    capsys: pytest.CaptureFixture[str], world: World, data: Path, tmp_path: Path
+) -> None:
+    rows = [{"id": "d", "text": "Seven.", "category": None}]
+    (data / "en" / "dev.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    what = ("-b", world.backbone, "-t", "topic", "-d", data, "-s", "en", "--module", "adapter:4", "--steps", 1)
+    refused = isogloss(capsys, "train", "task", *what, "--device", "cpu", "--out", tmp_path / "module")
+    assert refused.status == 2 and refused.err.rstrip().endswith("or --split-dev none.")
+    assert not (tmp_path / "module").exists()
+
+
 def test_a_split_that_was_trained_on_is_refused(
     capsys: pytest.CaptureFixture[str], world: World, data: Path, tmp_path: Path
 ) -> None:

@@ -49,7 +49,13 @@ def read_dev(
     if lacking and split == "dev":
         say(f"note: {data} has no dev split for {', '.join(lacking)}, so the last weights are kept")
         names = [name for name in names if name not in lacking]
-    return read_sources(data, names, split, task, bad_rows, limit)
+    try:
+        return read_sources(data, names, split, task, bad_rows, limit)
+    except IsoglossError as problem:
+        reason = str(problem).rstrip(".")
+        raise IsoglossError(
+            f"{reason}; name another split for the choice of the best weights, or --split-dev none."
+        ) from problem
 
 
 def check_language_modules(folders: Sequence[str], sources: Sequence[str]) -> None:
