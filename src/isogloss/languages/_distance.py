@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from itertools import pairwise
-from typing import Literal, get_args
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from isogloss.errors import IsoglossError
 from isogloss.languages._language import Language
 from isogloss.languages._resolve import all_languages, resolve
 from isogloss.languages._table import DATA, table
+
+if TYPE_CHECKING:  # Every command imports this package; only questions of distance need numpy.
+    import numpy as np
+    import numpy.typing as npt
 
 DistanceKind = Literal["genetic", "geographic", "syntactic", "phonological", "inventory", "featural"]
 DISTANCE_KINDS: tuple[DistanceKind, ...] = get_args(DistanceKind)
@@ -31,7 +32,7 @@ _PREFIXES = {
     "inventory": ("INV_",),
     "featural": ("S_", "P_", "INV_"),
 }
-_Flags = npt.NDArray[np.bool_]
+_Flags: TypeAlias = "npt.NDArray[np.bool_]"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class _Uriel:
     predicted: _Flags  # [L, F]
     attested: _Flags  # [L, F]
     families: list[frozenset[int]]
-    position: npt.NDArray[np.float64]  # [L, 3] unit vectors, 0 where unknown
+    position: "npt.NDArray[np.float64]"  # [L, 3] unit vectors, 0 where unknown
 
 
 def distance(kind: str, a: str | Language, b: str | Language) -> Distance:
@@ -136,6 +137,8 @@ def _kind(kind: str) -> DistanceKind:
 
 @cache
 def _uriel() -> _Uriel:
+    import numpy as np
+
     with (DATA / "uriel.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
         names = [str(name) for name in stored["features"]]
         start, nodes = stored["family_start"], stored["family_nodes"]
@@ -176,6 +179,7 @@ def _typological(kind: DistanceKind, a: Language, b: Language) -> Distance:
 
 
 def _genetic(kind: DistanceKind, a: Language, b: Language) -> Distance:
+
     uriel = _uriel()
     x, y = uriel.families[uriel.row[a.iso639_3]], uriel.families[uriel.row[b.iso639_3]]
     if a.iso639_3 == b.iso639_3:
@@ -195,6 +199,8 @@ def _genetic(kind: DistanceKind, a: Language, b: Language) -> Distance:
 
 
 def _geographic(kind: DistanceKind, a: Language, b: Language) -> Distance:
+    import numpy as np
+
     uriel = _uriel()
     x, y = uriel.position[uriel.row[a.iso639_3]], uriel.position[uriel.row[b.iso639_3]]
     if a.iso639_3 == b.iso639_3:
