@@ -240,3 +240,8 @@ def test_rows_of_any_origin_become_examples_without_labels() -> None:
         list(unlabelled_examples([rows[0], {"sentence": 3}], get_task("topic"), where="line"))
     with pytest.raises(IsoglossError, match="row 1: expected columns and values, found str"):
         list(unlabelled_examples(["text"], get_task("topic")))  # type: ignore[list-item]
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "isogloss", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("isogloss ")
