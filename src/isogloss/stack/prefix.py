@@ -12,6 +12,7 @@ from torch import Tensor
 
 from isogloss.stack.bank import Rows
 from isogloss.stack.batch import StackOutput, TextBatch
+from isogloss.stack.cache import handed_on, run_behind
 
 if TYPE_CHECKING:
     from isogloss.stack.stack import Stack
@@ -25,13 +26,7 @@ def run_with_prefix(stack: "Stack", batch: TextBatch, rows: Rows) -> StackOutput
         assembled = stack.assemble(batch, rows, with_prompts=False)
         mask = assembled.attention_mask
         full_mask = torch.cat((mask.new_ones(batch_size, length), mask), dim=1)
-        states = stack.backbone.body(
-            inputs_embeds=assembled.embeddings,
-            attention_mask=full_mask,
-            past_key_values=past,
-            use_cache=True,
-            **stack.position_ids(mask, start=length),
-        ).last_hidden_state
+        states = run_behind(stack, assembled.embeddings, full_mask, past)
     output = stack.output(assembled, states, batch, rows)
     # A text of nothing, or of EOS alone, is predicted from by the prompt's last vector.
     last = torch.where(assembled.has_text.unsqueeze(1), output.last_hidden, prompt_end)
@@ -54,20 +49,11 @@ def prefix_cache(stack: "Stack", rows: Rows, batch_size: int) -> tuple[object, i
     cache = DynamicCache()
     # The prompt's own pass runs under its own routes: adapters of the stack act on prompt positions too.
     with stack.attached(distinct):
-        states = stack.backbone.body(
-            inputs_embeds=vectors,
-            attention_mask=ones,
-            past_key_values=cache,
-            use_cache=True,
-            **stack.position_ids(ones),
-        ).last_hidden_state
+        states = run_behind(stack, vectors, ones, cache)
 
     def spread(states: Tensor) -> Tensor:
         if which is not None:
             return states.index_select(0, which)
         return states.expand(batch_size, *states.shape[1:])
 
-    expanded = DynamicCache()
-    for number, layer in enumerate(cache.layers):
-        expanded.update(spread(layer.keys), spread(layer.values), number)
-    return expanded, length, spread(states[:, -1])
+    return handed_on(cache, spread), length, spread(states[:, -1])

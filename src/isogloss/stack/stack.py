@@ -323,12 +323,12 @@ class Stack(nn.Module):
         row_of = torch.arange(states.shape[0], device=states.device).repeat_interleave(states.shape[1])
         return self._attachment.before_head(states.flatten(0, 1), rows, row_of).view(states.shape)
 
-    def position_ids(self, mask: Tensor, start: int = 0) -> dict[str, Tensor]:
-        """Keyword arguments that number the real tokens of [B, N] from `start`, for models that take them."""
+    def position_ids(self, mask: Tensor) -> dict[str, Tensor]:
+        """Keyword arguments that number the real tokens of [B, N] from 0, for models that take them."""
         if not self.backbone.family.takes_position_ids:
             return {}
         ranks = (mask.cumsum(1) - 1).clamp(min=0)
-        return {"position_ids": ranks + start + self.backbone.family.position_offset}
+        return {"position_ids": ranks + self.backbone.family.position_offset}
 
     def encode(self, batch: TextBatch, rows: Rows) -> tuple[Tensor, Assembled]:
         """Runs the encoder of an encoder-decoder: states [B, N, d] of the assembled sequence."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from isogloss.modules import PromptAction, RetrievalAction
 from isogloss.stack.bank import Rows
 from isogloss.stack.batch import StackOutput, TextBatch
+from isogloss.stack.cache import run_behind
 
 if TYPE_CHECKING:
     from isogloss.stack.stack import Stack
@@ -54,23 +55,10 @@ def run_with_suffix(stack: "Stack", batch: TextBatch, rows: Rows) -> StackOutput
             # Padding goes in front, so that the prompt follows its text with nothing in between.
             bare = replace(batch, attention_mask=text_mask.long())
             text = stack.assemble(bare, rows, with_prompts=False, pad_left=True)
-            text_states = stack.backbone.body(
-                inputs_embeds=text.embeddings,
-                attention_mask=text.attention_mask,
-                past_key_values=cache,
-                use_cache=True,
-                **stack.position_ids(text.attention_mask),
-            ).last_hidden_state
-        width = text_states.shape[1]
+            text_states = run_behind(stack, text.embeddings, text.attention_mask, cache)
         rest = stack.assemble(TextBatch(end_ids, end_mask.any(1, keepdim=True).long()), rows)
         mask = torch.cat((text.attention_mask, rest.attention_mask), dim=1)
-        states = stack.backbone.body(
-            inputs_embeds=rest.embeddings,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=True,
-            **{name: ids[:, width:] for name, ids in stack.position_ids(mask).items()},
-        ).last_hidden_state
+        states = run_behind(stack, rest.embeddings, mask, cache)
     output = stack.output(text, text_states, batch, rows)
     index = torch.arange(states.shape[0], device=states.device)
     end_states = states[index, rest.text_positions[:, 0]].unsqueeze(1)

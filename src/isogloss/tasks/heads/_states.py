@@ -6,6 +6,7 @@ tensor is built.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from isogloss.modules import PromptAction
 from isogloss.stack import Stack, StackOutput, TextBatch
 from isogloss.stack.bank import Rows
+from isogloss.stack.cache import handed_on, run_behind
 
 
 def continuation_states(stack: Stack, text: TextBatch, tokens: Tensor) -> StackOutput:
@@ -74,14 +76,8 @@ def _cached_continuations(stack: Stack, text: TextBatch, tokens: Tensor, owners:
         assembled = stack.assemble(text, rows, pad_left=True)
         if assembled.positions is not None:
             return None
-        texts = stack.backbone.body(
-            inputs_embeds=assembled.embeddings,
-            attention_mask=assembled.attention_mask,
-            past_key_values=cache,
-            use_cache=True,
-            **stack.position_ids(assembled.attention_mask),
-        ).last_hidden_state
-    width, real = texts.shape[1], tokens >= 0
+        texts = run_behind(stack, assembled.embeddings, assembled.attention_mask, cache)
+    real = tokens >= 0
     routes = {name: route[owners] for name, route in (text.routes or {}).items()}
     pieces = []
     # As many continuations at a time as there are texts: each takes a copy of its text's keys and values.
@@ -89,20 +85,12 @@ def _cached_continuations(stack: Stack, text: TextBatch, tokens: Tensor, owners:
         part = slice(begin, begin + len(text.input_ids))
         owner = owners[part]
         own = Rows(stack.slots, {name: route[part] for name, route in routes.items()}, len(owner))
-        copied = DynamicCache()
-        for number, layer in enumerate(cache.layers):
-            copied.update(layer.keys.index_select(0, owner), layer.values.index_select(0, owner), number)
+        copied = handed_on(cache, partial(torch.index_select, dim=0, index=owner))
         with stack.attached(own):
             ids = tokens[part].where(real[part], torch.full_like(tokens[part], stack.backbone.pad_id))
             written = stack.assemble(TextBatch(ids, torch.ones_like(ids)), own, with_prompts=False)
             mask = torch.cat((assembled.attention_mask[owner], real[part].long()), dim=1)
-            states = stack.backbone.body(
-                inputs_embeds=written.embeddings,
-                attention_mask=mask,
-                past_key_values=copied,
-                use_cache=True,
-                **{name: places[:, width:] for name, places in stack.position_ids(mask).items()},
-            ).last_hidden_state
+            states = run_behind(stack, written.embeddings, mask, copied)
         pieces.append(torch.cat((texts[owner, -1:], states), dim=1))
     everything = Rows(stack.slots, routes, len(tokens))
     return _states(torch.cat(pieces), stack.head_map(everything))
