@@ -166,10 +166,10 @@ def evaluate(
             dropped[code] = found.dropped
     known = rows_in_training(task_module.info.training, task, data, examples)
     decoded, rows, predictions = predictor.predict(examples, tokens_per_batch=tokens_per_batch)
-    cut = {
-        code: truncation([row for row in rows if first <= row.example < last]).cut
-        for code, (first, last) in spans.items()
-    }
+    by_language: dict[str, list[Encoded]] = {}
+    for row in rows:
+        by_language.setdefault(examples[row.example].language, []).append(row)
+    cut = {code: count for code, own in by_language.items() if (count := truncation(own).cut)}
     certainty = positive_scores(task, len(examples), rows, predictions)
     scores = {
         code: evaluate_predictions(task, examples[first:last], decoded[first:last], certainty and certainty[first:last])
@@ -188,7 +188,7 @@ def evaluate(
         "mean_over": zero_shot or list(scores),
         **({"dropped": dropped} if dropped else {}),
         **({"in_training": known} if known else {}),
-        **({"cut": {code: count for code, count in cut.items() if count}} if any(cut.values()) else {}),
+        **({"cut": cut} if cut else {}),
     }
 
 

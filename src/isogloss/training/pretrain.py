@@ -196,9 +196,9 @@ def step_loss(stack: Stack, step: PretrainStep, by_language: LanguageLosses | No
         tokens = int(batch.first.attention_mask.sum() + batch.second.attention_mask.sum())
         return with_module_loss(stack, LossResult(loss * len(first), len(first), tokens))
     text, positions, labels = objective_batch(stack, batch, step.languages)
-    each = labels.new_zeros(len(labels), dtype=torch.float32)
+    each = labels.new_zeros(len(labels), dtype=torch.float32) if by_language and step.languages else None
     loss = stack.lm_loss(stack.run(text).at(positions), labels, each)
-    if by_language and step.languages:
+    if by_language and step.languages and each is not None:
         width = (batch.input_ids if batch.decoder_input_ids is None else batch.decoder_input_ids).shape[1]
         by_language.add(each, positions // width, [str(code) for code in step.languages])
     return with_module_loss(stack, LossResult(loss, len(labels), batch.token_count))
