@@ -58,6 +58,23 @@ def test_embeddings_learn_at_their_own_rate(world: Path, tmp_path: Path, rate: f
     assert (not torch.equal(before, after)) == moved
 
 
+@pytest.mark.parametrize(("text_seed", "shared"), [(None, False), (7, True)])
+def test_runs_that_differ_in_their_seed_share_what_is_learned_from_the_text(
+    world: Path, tmp_path: Path, text_seed: int | None, shared: bool
+) -> None:
+    kept = [set(), set()]
+    for number in (0, 1):
+        wanted = recipe(world, pool=None, embeddings="cooccurrence", seed=number, text_seed=text_seed)
+        pretrain(wanted, tmp_path / str(number), cache_dir=tmp_path / "cache")
+        kept[number] = {
+            *(tmp_path / "cache" / "tokenizers").glob("[!.]*"),
+            *(tmp_path / "cache" / "embeddings").glob("*"),
+        }
+    assert len(kept[0]) == 2 and (kept[0] == kept[1]) == shared
+    weights = [load_backbone(tmp_path / str(number)).model.state_dict() for number in (0, 1)]
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
 def load_tokenizer(world: Path, folder: Path) -> object:
     pretrain(
         recipe(world, pool=None, stages=[{"steps": 1, "length": 24, "batch": 4}]),

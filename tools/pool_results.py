@@ -68,7 +68,8 @@ def backbone_of(arm: str, seed: int, steps: int | None) -> Path:
     if (folder / "isogloss.json").is_file():
         return folder
     recipe = read_recipe(RECIPES / f"{arm if arm in ARMS else 'pool'}.yaml")
-    changes: dict[str, Any] = {"seed": seed, "name": f"pool-{arm}-{seed}"}
+    # Vocabulary and first embeddings are those of one seed, as the arms and seeds do not differ in them.
+    changes: dict[str, Any] = {"seed": seed, "text_seed": 1, "name": f"pool-{arm}-{seed}"}
     if arm in ABLATIONS:
         changes["pool"] = ABLATIONS[arm]
     if steps:

@@ -113,13 +113,13 @@ def _counted(
         "pairs": parallel.sizes if parallel else {},
         "parallel": [source.model_dump() for source in recipe.parallel],
         "dim": backbone.hidden_size,
-        "seed": recipe.seed,
+        "seed": recipe.seed_of_text,
     }
     kept = Path(cache_dir or default_cache()) / "embeddings" / f"{content_key(wanted)[:32]}.safetensors"
     if not kept.is_file():
         tell("first embeddings from co-occurrence")
         vectors = cooccurrence_embeddings(
-            stores, parallel, backbone.vocabulary_size, backbone.hidden_size, std=_STD, seed=recipe.seed
+            stores, parallel, backbone.vocabulary_size, backbone.hidden_size, std=_STD, seed=recipe.seed_of_text
         )
         save_tensors(kept, {"vectors": vectors})
     return load_tensors(kept)["vectors"]

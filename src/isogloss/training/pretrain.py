@@ -292,7 +292,7 @@ def _start(
             )
     else:
         digests = {code: [file_digest(path) for path in paths] for code, paths in files.items()}
-        wanted = {**recipe.tokenizer.model_dump(), "kind": recipe.kind, "texts": digests, "seed": recipe.seed}
+        wanted = {**recipe.tokenizer.model_dump(), "kind": recipe.kind, "texts": digests, "seed": recipe.seed_of_text}
         kept = Path(cache_dir or default_cache()) / "tokenizers" / content_key(wanted)[:32]
         kept.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(kept.parent / f".{kept.name}.lock")):  # of several processes one trains it
@@ -306,7 +306,7 @@ def _start(
                     sentinels=recipe.tokenizer.sentinels,
                     max_characters=recipe.tokenizer.max_characters,
                     max_length=recipe.model.max_length,
-                    seed=recipe.seed,
+                    seed=recipe.seed_of_text,
                 )
                 with new_folder(kept) as folder:
                     tokenizer.save_pretrained(folder)

@@ -105,6 +105,8 @@ class Recipe(_Strict):
         accumulation: Batches (per process) in one optimiser step; on one GPU N of them make the step that N GPUs make.
         alpha: Smoothing exponent of the mixture of languages.
         precision: Of the forward pass; `auto` is bf16 where the machine multiplies in it, else fp32.
+        text_seed: Seed of what is learned from the text before the first step (vocabulary, counted embeddings); `seed` when not
+            given. Runs that differ in `seed` alone then share both, which cost minutes.
         validation_documents: Documents at the end of each language's text kept for validation.
         advice: How to train on this backbone, by method (`adapter`, `prompt`, `lora`, `none`, `full`): fields of `Optimisation`.
         licence: For the model card.
@@ -133,6 +135,7 @@ class Recipe(_Strict):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     validation_documents: int = Field(default=20, ge=1)
     seed: int = 42
+    text_seed: int | None = None
     advice: dict[str, dict[str, float | str]] = {}
     licence: str = "see sources"
     sources: list[str] = []
@@ -169,6 +172,11 @@ class Recipe(_Strict):
         return value
 
     @property
+    def seed_of_text(self) -> int:
+        """Seed of the vocabulary's sample and of counted embeddings."""
+        return self.seed if self.text_seed is None else self.text_seed
+
+    @property
     def steps(self) -> int:
         """Steps of all stages."""
         return sum(stage.steps for stage in self.stages)
@@ -180,8 +188,12 @@ class Recipe(_Strict):
 
     def record(self) -> dict[str, Any]:
         """Plain data of it, by which a run knows its checkpoints: what is not used is left out, so that old ones stay known."""
-        unused = {"pool"} if not self.pool else set()
-        return self.model_dump(exclude=unused | ({"accumulation"} if self.accumulation == 1 else set()))
+        unused = {
+            *(() if self.pool else ("pool",)),
+            *(("accumulation",) if self.accumulation == 1 else ()),
+            *(("text_seed",) if self.text_seed is None else ()),
+        }
+        return self.model_dump(exclude=unused)
 
 
 def read_recipe(path: str | Path) -> Recipe:
