@@ -38,6 +38,10 @@ RULES = ("meta-sgd", "gates", "step-gates", "lstm-gates", "recurrent")
 METHODS = ("plain", "freeze", "random", *RULES, "auxiliary", "fomaml", "reptile", "xmaml")
 # With a single inner step Reptile would be fine-tuning on the auxiliaries.
 REPTILE_STEPS = 3
+# What a command says of itself, where it is given.
+OPTIONS = (
+    "outer_steps", "horizon", "inner_steps", "start_steps", "epochs", "limit_train", "limit_test", "learning_rate", "outer_learning_rate",
+)  # fmt: skip
 # What moves: the whole backbone, or an adapter under it.
 FAST = {"all": ("none", "all"), "adapter": ("adapter:8", "modules")}
 
@@ -147,6 +151,7 @@ class Runner:
             seed=self.seed,
             select="last",
             train=self.train_what,  # type: ignore[arg-type]
+            learning_rate=self.options.learning_rate,
         )
         train_task(
             self.backbone,
@@ -173,6 +178,8 @@ class Runner:
             batch_size=16,
             train=self.train_what,  # type: ignore[arg-type]
             seed=self.seed,
+            learning_rate=None if method in STARTS else self.options.learning_rate,
+            outer_learning_rate=None if method in STARTS else self.options.outer_learning_rate,
         )
         more: dict[str, Any] = {}
         if method in STARTS:
@@ -325,11 +332,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def command_of(options: argparse.Namespace, method: str, seed: int) -> str:
-    given = {
-        name.replace("_", "-"): getattr(options, name)
-        for name in ("outer_steps", "horizon", "inner_steps", "start_steps", "epochs", "limit_train", "limit_test")
-        if getattr(options, name) is not None
-    }
+    given = {name.replace("_", "-"): getattr(options, name) for name in OPTIONS if getattr(options, name) is not None}
     rest = " ".join(f"--{name} {value:g}" for name, value in given.items())
     return (
         f"python tools/meta_results.py run --task {options.task} --fast {options.fast} --backbone {options.backbone} "
@@ -457,6 +460,10 @@ def main() -> None:
     runner.add_argument("--horizon", type=int, default=50)
     runner.add_argument("--inner-steps", type=int, default=1)
     runner.add_argument("--epochs", type=float, default=None)
+    runner.add_argument(
+        "--learning-rate", type=float, default=None, help="of fine-tuning, and of the base step of rules"
+    )
+    runner.add_argument("--outer-learning-rate", type=float, default=None, help="of rules")
     runner.add_argument("--limit-train", type=int, default=None)
     runner.add_argument("--limit-test", type=int, default=None, help="the first rows; sib200 is sorted by class")
     runner.add_argument("--threads", type=int, default=1)
