@@ -1,10 +1,10 @@
 """Seven cells x 16 languages of one task on one backbone: a study's one process against one process a cell and language.
 
-    python benchmarks/study_evaluation.py [--store DIR] [--sample 4]
+    python benchmarks/study_evaluation.py [--store DIR] [--sample 4] [--threads 2]
 
 Trains the seven cells shortly into a store, deletes the scores and has one worker make all of them again. Then runs the
 same scores as `isogloss evaluate` processes, one language each: a sample of them, evenly spread over the cells, as the
-whole takes hours. Prints wall-clock and processor seconds, as other work on the machine counts in the first only.
+whole takes hours. Both ways use the same threads, by default all cores, as both commands do. Prints wall-clock and processor seconds, as other work on the machine counts in the first only.
 """
 
 import argparse
@@ -66,6 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, default=Path("runs/study/evaluation-speed"))
     parser.add_argument("--sample", type=int, default=4, help="processes to run the other way")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of either way [all cores]")
     options = parser.parse_args()
     file = options.store.with_suffix(".yaml")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +76,9 @@ def main() -> None:
 
     def run() -> tuple[float, float]:
         began, used = time.monotonic(), children()
-        result = run_plan(plan, store, LocalEngine(store.folder, logs=store.folder / "runs"), workers=1)
+        result = run_plan(
+            plan, store, LocalEngine(store.folder, threads=options.threads, logs=store.folder / "runs"), workers=1
+        )
         assert not result.failed, result.failed
         return time.monotonic() - began, children() - used
 
@@ -87,7 +90,7 @@ def main() -> None:
         shutil.rmtree(store.place(step.key))
     wall, used = run()
     print(
-        f"study, one worker: {len(scores)} scores in {wall:.1f} s ({used:.1f} s of processor), starting and loading included"
+        f"study, one worker of {options.threads} threads: {len(scores)} scores in {wall:.1f} s ({used:.1f} s of processor), starting and loading included"
     )
     chosen = [scores[number * len(scores) // options.sample] for number in range(options.sample)]
     began, before = time.monotonic(), children()
@@ -102,7 +105,7 @@ def main() -> None:
             step.spec["language"],
             *modules,
             "--threads",
-            "1",
+            str(options.threads),
             "--json",
         ]
         subprocess.run([str(Path(sys.executable).with_name("isogloss")), *command], check=True, capture_output=True)
