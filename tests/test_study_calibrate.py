@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from isogloss.study import costs
-from isogloss.study.calibrate import Estimate, estimate, labels
+from isogloss.study.calibrate import Estimate, _without_text, estimate, labels
 from isogloss.study.plan import make_plan
 from isogloss.study.reading import read_marked
 from isogloss.study.steps import Plan
@@ -79,3 +79,11 @@ def test_labels_hold_what_varies(tmp_path: Path) -> None:
     names = labels(plan)
     # Two backbones and two numbers of shots: 2 cells of 2 lengths, 2 reparameterisations, frozen or not, and one full.
     assert len(tasks) == 2 * 2 * (2 * 2 * 2 * 2 + 1) == len({names[key] for key in tasks})
+
+
+def test_the_words_that_a_prompt_starts_from_tell_no_shapes_apart_but_all_else_does(tmp_path: Path) -> None:
+    changes = ("grid.cell=TP", "grid.reparameterisation=[none,mlp]", "grid.seed=1")
+    plans = [plan_of(tmp_path, *changes, f"tasks.topic.init_text={words}") for words in ("A topic, in {name}", "Topic")]
+    modules = [step.spec["module"] for plan in plans for step in plan.steps.values() if step.kind == "task"]
+    assert len(set(modules)) == 4 and len({_without_text(module) for module in modules}) == 2
+    assert "mlp" in " ".join(labels(plans[0]).values())

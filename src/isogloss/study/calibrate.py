@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from isogloss.errors import IsoglossError
+from isogloss.modules import PromptConfig, format_module, parse_module
 from isogloss.study import sources
 from isogloss.study.costs import Bench, Cost
 from isogloss.study.steps import Plan, Step
@@ -142,7 +143,8 @@ def _shape(step: Step) -> _Shape:
 
 def _without_text(module: str) -> str:
     """A spec without the words that a prompt starts from, which differ from language to language and cost nothing."""
-    return module.split(",text=")[0]
+    config = parse_module(module)
+    return format_module(replace(config, text="…")) if isinstance(config, PromptConfig) and config.text else module
 
 
 def _in_order(shapes: Mapping[_Shape, Any]) -> list[_Shape]:
