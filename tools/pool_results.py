@@ -2,7 +2,7 @@
 
     python tools/pool_results.py run                          # pre-trains and scores what is missing, all arms, seeds 1 2 3
     python tools/pool_results.py run --arms none pool --seeds 1
-    python tools/pool_results.py run --ablate --seeds 1       # M, length, query and selection
+    python tools/pool_results.py run --ablate --arms --seeds 1 --tasks topic retrieval   # M, length, query, selection; small
     python tools/pool_results.py write                        # docs/results/pool.md from what is there
 
 Backbones go to runs/pool/<arm>-<seed>, each finished score is one JSON file under docs/results/pool/, so a killed run goes on.
@@ -35,8 +35,11 @@ SHARED = Path(os.environ.get("ISOGLOSS_SHARED", "../shared")) / "data"
 RECIPES = Path("recipes/pretrain/pool")
 OUT = Path("docs/results/pool")
 ARMS = ("none", "pool", "shared", "oracle")
-# One choice changed at a time, against `pool` (64 prompts of 4, mean query, cosine, soft).
+# One choice changed at a time, against 64 prompts of 4, mean query, cosine, soft; at the smallest size, as there are many.
+SMALL = {"hidden": 96, "layers": 2, "heads": 3, "ffn": 192}
 ABLATIONS = {
+    "small none": None,
+    "small pool": "pool:64x4",
     "M=8": "pool:8x4",
     "M=256": "pool:256x4",
     "L=1": "pool:64x1",
@@ -64,22 +67,24 @@ UNSEEN = (
 
 def backbone_of(arm: str, seed: int, steps: int | None) -> Path:
     """Pre-trains an arm, or goes on with it, or finds it finished."""
-    folder = Path("runs/pool") / f"{arm}-{seed}"
+    folder = Path("runs/pool") / f"{in_files(arm)}-{seed}"
     if (folder / "isogloss.json").is_file():
         return folder
     recipe = read_recipe(RECIPES / f"{arm if arm in ARMS else 'pool'}.yaml")
     # Vocabulary and first embeddings are those of one seed, as the arms and seeds do not differ in them.
     changes: dict[str, Any] = {"seed": seed, "text_seed": 1, "name": f"pool-{arm}-{seed}"}
     if arm in ABLATIONS:
-        changes["pool"] = ABLATIONS[arm]
+        changes |= {"pool": ABLATIONS[arm], "model": recipe.model.model_copy(update=SMALL)}
     if steps:
         changes["stages"] = [recipe.stages[0].model_copy(update={"steps": steps})]
     pretrain(recipe.model_copy(update=changes), folder, checkpoint_seconds=120, progress=Progress(f"{arm} {seed}"))
     return folder
 
 
-def score(folder: Path, task_name: str, seed: int, epochs: float, limit: int | None) -> dict[str, Any]:
+def score(folder: Path, task_name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Scores of one task, language by language, English labels only."""
+    # SIB-200's test rows are sorted by class, so they are never cut.
+    limit_test = None if task_name == "topic" else options.limit_test
     backbone = load_backbone(folder, dtype="fp32")
     plan = TASKS[task_name]
     data, split = plan["test"]
@@ -88,10 +93,12 @@ def score(folder: Path, task_name: str, seed: int, epochs: float, limit: int | N
     there = available(data)
     wanted = [code for code in (*backbone.languages, *UNSEEN) if code in there]
     if task_name == "retrieval":
-        found = evaluate_retrieval(backbone, {}, data, [code for code in wanted if code != "eng_Latn"], split=split)
+        found = evaluate_retrieval(
+            backbone, {}, data, [code for code in wanted if code != "eng_Latn"], split=split, limit=limit_test
+        )
         return {"metric": "accuracy", "scores": {code: row["accuracy"] for code, row in found["scores"].items()}}
     train_data, train_split, dev_split = plan["train"]
-    train = read_split(SHARED / train_data, "eng_Latn", train_split, task)[:limit]
+    train = read_split(SHARED / train_data, "eng_Latn", train_split, task)[: options.limit_train]
     dev = read_split(SHARED / train_data, "eng_Latn", dev_split, task)[:500]
     targets = []
     for code in wanted:
@@ -101,11 +108,11 @@ def score(folder: Path, task_name: str, seed: int, epochs: float, limit: int | N
         except Exception as problem:
             print(f"{task_name}: left out {code}: {problem}", flush=True)
     # Plain fine-tuning with the prompts kept active, as the paper does: backbone and pool learn.
-    stage = TaskStage(epochs=epochs, batch_size=16, seed=seed, train="all")
+    stage = TaskStage(epochs=options.epochs, batch_size=16, seed=seed, train="all")
     with tempfile.TemporaryDirectory() as scratch:
         module = Path(scratch) / "task"
         train_task(backbone, task, train, dev, parse_module("none"), stage, module, data_name=train_data)
-        result = evaluate(backbone, load_module(module, backbone), {}, data, targets, split=split)
+        result = evaluate(backbone, load_module(module, backbone), {}, data, targets, split=split, limit=limit_test)
     primary = task.with_labels_from(train).primary if task.has_labels else task.primary
     return {"metric": primary, "scores": {code: row[primary] for code, row in result["scores"].items()}}
 
@@ -122,7 +129,7 @@ def run(options: argparse.Namespace) -> None:
             card = read_json(folder / "isogloss.json")
             for task in missing:
                 began = time.time()
-                found = score(folder, task, seed, options.epochs, options.limit_train)
+                found = score(folder, task, seed, options)
                 facts = {
                     "arm": arm,
                     "task": task,
@@ -138,15 +145,21 @@ def run(options: argparse.Namespace) -> None:
                     "seconds": round(time.time() - began, 1),
                     "epochs": options.epochs,
                     "limit_train": options.limit_train,
+                    "limit_test": options.limit_test,
                 }
                 write_json(record(arm, task, seed), facts)
                 mean = statistics.mean(value for code, value in found["scores"].items() if code != "eng_Latn")
                 print(f"{arm} {task} seed {seed}: zero-shot {mean:.1f}, {time.time() - began:.0f} s", flush=True)
 
 
+def in_files(arm: str) -> str:
+    """How files call an arm."""
+    return arm.replace("=", "").replace(" ", "-")
+
+
 def record(arm: str, task: str, seed: int) -> Path:
     """The file of one score."""
-    return OUT / f"{arm.replace('=', '')}-{task}-{seed}.json"
+    return OUT / f"{in_files(arm)}-{task}-{seed}.json"
 
 
 def write(options: argparse.Namespace) -> None:
@@ -159,15 +172,18 @@ def write(options: argparse.Namespace) -> None:
         "",
     ]
     for task in TASKS:
-        part = [item for item in records if item["task"] == task]
-        if part:
-            lines += [*table(task, part), ""]
+        for title, arms in (("", ARMS), (", one choice changed at a time, 2 layers of 96", ABLATIONS)):
+            part = [item for item in records if item["task"] == task and item["arm"] in arms]
+            if part:
+                lines += [
+                    *table(task + title, part, [arm for arm in arms if any(item["arm"] == arm for item in part)]),
+                    "",
+                ]
     write_text(OUT.parent / "pool.md", "\n".join(lines))
     print(f"{OUT.parent / 'pool.md'}: {len(records)} scores")
 
 
-def table(task: str, records: list[dict[str, Any]]) -> list[str]:
-    arms = [arm for arm in (*ARMS, *ABLATIONS) if any(item["arm"] == arm for item in records)]
+def table(title: str, records: list[dict[str, Any]], arms: list[str]) -> list[str]:
     first = records[0]
     codes = [code for code in first["scores"] if all(code in item["scores"] for item in records)]
     targets = [code for code in codes if code != "eng_Latn"]
@@ -186,7 +202,7 @@ def table(task: str, records: list[dict[str, Any]]) -> list[str]:
             own.setdefault(name, []).append(value)
     names = list(dict.fromkeys(name for own in rows.values() for name in own))
     lines = [
-        f"## {task} ({first['metric']})",
+        f"## {title} ({first['metric']})",
         "",
         f"{len(targets)} target languages; groups: "
         + "; ".join(f"{name}: {', '.join(members)}" for name, members in sorted_in.items())
@@ -220,6 +236,7 @@ def main() -> None:
     runner.add_argument("--steps", type=int, default=None, help="other than the recipes'")
     runner.add_argument("--epochs", type=float, default=10)
     runner.add_argument("--limit-train", type=int, default=3000)
+    runner.add_argument("--limit-test", type=int, default=None, help="first rows of a language; not of sorted ones")
     runner.add_argument("--threads", type=int, default=1)
     commands.add_parser("write")
     options = parser.parse_args()
