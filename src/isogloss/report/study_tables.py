@@ -83,7 +83,11 @@ def summary_table(results: Sequence[TaskResult], data: StudyData, *, finer: bool
             Column("how sure", note="after correction for all pairs of settings", wide=True),
             Column("best in %", numeric=True, digits=0, note="share of resamples in which it is the highest"),
             Column("languages", numeric=True),
-            Column("missing", note="languages of the group that are not in the means: a setting lacks them, or all do"),
+            Column(
+                "missing",
+                note="languages of the group that are not in the means: a setting lacks them, or all do",
+                wide=True,
+            ),
         ],
         rows,
         notes=[f"{name[0].upper()}{name[1:]}: {note}." for name, note in notes.items()],
