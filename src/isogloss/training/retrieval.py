@@ -1,8 +1,8 @@
 """Sentence retrieval: for every sentence its translation, by mean-pooled states; nothing is trained.
 
-XTREME's Tatoeba task (Hu et al. 2020, https://arxiv.org/abs/2003.11080, section 3) pools a middle layer (7 of 12
-for base models) and searches the English side for each sentence; that direction is `to_english` here. Unless told
-otherwise the last layer is pooled, as that is the one that language modules have acted on whole.
+XTREME's Tatoeba task (Hu et al. 2020, https://arxiv.org/abs/2003.11080, section 3) pools a middle layer and, in its public
+script, searches the other side for each English sentence; that direction is `from_english` here. Unless told otherwise the
+last layer is pooled, as that is the one that language modules have acted on whole.
 """
 
 from collections.abc import Mapping, Sequence

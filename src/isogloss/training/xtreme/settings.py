@@ -155,8 +155,9 @@ SUITE: Mapping[str, SuiteTask] = {
         ),
         SuiteTask("bucc", "retrieval", "retrieval", ("bucc", "bucc2018"), ("f1",), _codes("de fr ru zh"), splits=("test",)),
         SuiteTask(
-            # XTREME searches the English side for each sentence: one direction, and not the mean of both.
-            "tatoeba", "retrieval", "retrieval", ("tatoeba",), ("to_english",),
+            # XTREME searches the other side for each English sentence (its labels are rows of that side): one direction, and not
+            # the mean of both.
+            "tatoeba", "retrieval", "retrieval", ("tatoeba",), ("from_english",),
             tuple(code for code in _ALL if code not in ("en", "ms", "my", "yo")),
         ),
     )
