@@ -63,7 +63,12 @@ def test_the_published_settings() -> None:
     assert {name: len(item.languages) for name, item in SUITE.items()} == {
         "xnli": 15, "paws-x": 7, "udpos": 33, "panx": 40, "xquad": 11, "mlqa": 7, "tydiqa": 9, "bucc": 4, "tatoeba": 36,
     }  # fmt: skip
-    assert middle_layer(12) == 7 and middle_layer(24) == 13 and middle_layer(1) == 1 and middle_layer(6) in (3, 4)
+    # `--specific_layer 7` is the eighth block: evaluate_retrieval.py drops the embeddings and counts from 0.
+    assert [middle_layer(SUITE["tatoeba"], blocks) for blocks in (12, 24, 6, 2, 1)] == [8, 14, 4, 1, 1]
+    assert [middle_layer(SUITE["bucc"], blocks) for blocks in (12, 24)] == [8, 8]
+    large = {name: item.learning_rate_large for name, item in SUITE.items() if item.train}
+    assert {name for name, rate in large.items() if rate == 3e-5} == {"xnli", "xquad", "mlqa", "tydiqa"}
+    assert {large[name] for name in ("paws-x", "udpos", "panx")} == {2e-5}
     assert SUITE["udpos"].metrics == ("xtreme_f1",) and SUITE["mlqa"].metrics == ("mlqa_f1", "mlqa_em")
     assert SUITE["xquad"].warmup == 500 and SUITE["panx"].epochs == 10
 
@@ -251,6 +256,16 @@ def test_scores_of_other_data_are_not_kept(suite: Path, backbone: Backbone, tmp_
     test.write_text(test.read_text().replace("red 3 blue", "red 33 blue"))
     with pytest.raises(IsoglossError, match="other data"):
         run("tatoeba")
+
+
+def test_scores_of_other_settings_are_not_kept(
+    suite: Path, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings of the suite itself, as another version may have them."""
+    run_suite(backbone, suite, tmp_path, OPTIONS, names=["tatoeba"])
+    monkeypatch.setattr("isogloss.training.xtreme.suite.middle_layer", lambda item, blocks: 2)
+    with pytest.raises(IsoglossError, match="other data or settings"):
+        run_suite(backbone, suite, tmp_path, OPTIONS, names=["tatoeba"])
 
 
 def test_placeholder_labels_are_refused(suite: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Reading a stack's states at a block in the middle: what retrieval pools (XTREME: block 7 of 12)."""
+"""Reading a stack's states at a block in the middle: what retrieval pools (XTREME: block 8 of 12)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -36,7 +36,7 @@ class SuiteOptions:
         seed: Of initial values and order.
         learning_rate, epochs: None takes what the backbone's card advises (rate), else XTREME's.
         limit_train, limit_test: At most this many rows of a split.
-        layer: Block pooled for retrieval; None takes XTREME's (7 of 12).
+        layer: Block pooled for retrieval; None takes XTREME's (8 of 12).
         scoring: Of Tatoeba: cosine, or margin.
         search: See `search.neighbours`.
         precision: fp32, or bf16 for autocast of the training.
@@ -122,11 +122,18 @@ def run_suite(
 def _key(
     backbone: Backbone, shared: TransferModule | None, options: SuiteOptions, item: SuiteTask, root: Path, folder: Path
 ) -> str:
+    how: list[Any]
+    if item.category == "retrieval":
+        how = [_layer(item, backbone, options)]
+    else:
+        how = [item.epochs, item.learning_rate, item.learning_rate_large, item.batch, item.max_length]
+        how += [item.warmup, item.weight_decay, dict(item.head_options)]
     return content_key(
         [
             backbone.fingerprint,
             shared.digest if shared is not None else "",
             asdict(options),
+            how,
             digests(item, root, folder),
         ]
     )
@@ -231,10 +238,14 @@ def _with_dev(
     return kept, held, "weights selected on the last tenth of the training rows"
 
 
+def _layer(item: SuiteTask, backbone: Backbone, options: SuiteOptions) -> int:
+    return options.layer or middle_layer(item, layer_count(backbone))
+
+
 def _retrieval(
     item: SuiteTask, backbone: Backbone, folder: Path, options: SuiteOptions, shared: TransferModule | None
 ) -> dict[str, Any]:
-    layer = options.layer or middle_layer(layer_count(backbone))
+    layer = _layer(item, backbone, options)
     departures = [f"states of block {layer} of {layer_count(backbone)}, mean over tokens"]
     if item.name == "bucc":
         scores = evaluate_bucc(backbone, shared, folder, layer=layer, search=options.search, limit=options.limit_test)
