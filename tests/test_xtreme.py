@@ -17,7 +17,7 @@ from isogloss.tasks import get_task, read
 from isogloss.training.language_groups import groups
 from isogloss.training.pretrain import pretrain
 from isogloss.training.xtreme import SUITE, SuiteOptions, aggregate, find_data, run_suite
-from isogloss.training.xtreme.bucc import read_bucc
+from isogloss.training.xtreme.bucc import evaluate_bucc, read_bucc
 from isogloss.training.xtreme.data import train_data
 from isogloss.training.xtreme.settings import middle_layer
 from tests._cli_tools import isogloss, succeed
@@ -285,6 +285,28 @@ def test_placeholder_labels_are_refused(suite: Path, tmp_path: Path) -> None:
     (tmp_path / "bucc" / "de-en.test.de").write_text("d1 x\n")
     with pytest.raises(IsoglossError, match=r"line 1: expected two columns"):
         read_bucc(tmp_path / "bucc", "de", "test")
+
+
+def test_repeated_sentences_are_mined_once(
+    suite: Path, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """XTREME's script mines distinct sentences and extracts no pair of one that has several ids, gold or not."""
+    shutil.copytree(suite / "bucc", tmp_path / "bucc")
+    for split in ("dev", "test"):
+        with (tmp_path / "bucc" / f"de-en.{split}.de").open("a", encoding="utf-8") as stream:
+            stream.write("d10\tred 0 blau\nd11\tred 0 blau\n")
+    # Perfect vectors: of the number that both sides of a pair share.
+    sizes = []
+
+    def vectors(stack: Any, found: list[str], **_: Any) -> torch.Tensor:
+        sizes.append(len(found))
+        return torch.stack([torch.eye(10)[int(one.split()[1])] for one in found]) + 0.1
+
+    monkeypatch.setattr("isogloss.training.xtreme.bucc.sentence_vectors", vectors)
+    score = evaluate_bucc(backbone, None, tmp_path / "bucc")["deu_Latn"]
+    assert sizes == [10] * 4
+    # Of five gold pairs one cannot be named; nine pairs are found, and all have one score.
+    assert (score["recall"], score["precision"]) == (80.0, pytest.approx(100 * 4 / 9))
 
 
 def test_the_command_takes_data_of_the_hub(

@@ -2,12 +2,17 @@
 
 Files as BUCC and XTREME give them, in the folder or one folder a language: `de-en.dev.de` and `de-en.dev.en` (id, tab,
 sentence), `de-en.dev.gold` (id, tab, id), and the same for `test`. BUCC's own `sample` and `training` stand for dev and test.
-Vectors are means over tokens: XTREME's script says CLS, but its numbers need the mean (papers.md 5.5).
+Vectors are means over tokens: XTREME's script says CLS, but its numbers need the mean (papers.md 5.5). As in its script, a
+sentence that a text has several times is one candidate, and its pairs are not extracted, as its id is not known.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from isogloss.backbones import Backbone
 from isogloss.corpora.reading import read_lines
@@ -97,6 +102,14 @@ def _two(path: Path, number: int, line: str) -> tuple[str, str]:
     return first.strip(), second.strip()
 
 
+def distinct(texts: Sequence[str]) -> tuple[list[str], Tensor]:
+    """Each text once, and the row of each; -1 for one that stands in several."""
+    rows: dict[str, int] = {}
+    for row, text in enumerate(texts):
+        rows[text] = -1 if text in rows else row
+    return list(rows), torch.tensor(list(rows.values()), dtype=torch.long)
+
+
 def evaluate_bucc(
     backbone: Backbone,
     shared: TransferModule | None,
@@ -133,9 +146,13 @@ def evaluate_bucc(
         first, second = data.first[:limit], data.second[:limit]
         gold = frozenset(pair for pair in data.gold if pair[0] < len(first) and pair[1] < len(second))
         options: dict[str, Any] = {"layer": layer, "tokens_per_batch": tokens_per_batch}
+        (first, rows_first), (second, rows_second) = distinct(first), distinct(second)
         one = sentence_vectors(stack, first, languages=[code] * len(first), **options)
         other = sentence_vectors(stack, second, languages=["eng_Latn"] * len(second), **options)
-        return mine(one, other, search=search), gold
+        found = mine(one, other, search=search)
+        here, there = rows_first[found.first], rows_second[found.second]
+        known = (here >= 0) & (there >= 0)
+        return MinedPairs(here[known], there[known], found.scores[known]), gold
 
     scores = {}
     for code, own in codes.items():
