@@ -176,3 +176,20 @@ def _tokenizer(world: Path) -> Any:
     made = recipe(world, pool=None)
     files = {code: _text_files(made, code) for code in made.codes}
     return _start(made, files, world / "cache", lambda text: None)[0].tokenizer
+
+
+def test_a_kept_vocabulary_takes_the_length_of_the_model(world: Path, tmp_path: Path) -> None:
+    shape = {"hidden": 16, "layers": 1, "heads": 2, "ffn": 32}
+    for length in (64, 48):
+        changes = {"model": {**shape, "max_length": length}, "stages": [{"steps": 1, "length": 24, "batch": 2}]}
+        # The pivot is a name like those under `languages`.
+        pretrain(recipe(world, pivot="German", **changes), tmp_path / str(length), cache_dir=tmp_path / "cache")
+        tokenizer = load_backbone(tmp_path / str(length), device="cpu").tokenizer
+        assert tokenizer is not None and tokenizer.model_max_length == length
+    assert len(list((tmp_path / "cache" / "tokenizers").glob("[!.]*"))) == 1
+
+
+def test_a_pivot_without_aligned_text_is_refused(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(IsoglossError, match=r"'pivot: fr', but it is not among 'languages'; name one of eng_Latn, "):
+        pretrain(recipe(world, pivot="fr"), tmp_path / "out", cache_dir=tmp_path / "cache")
+    assert not (tmp_path / "out" / "isogloss.json").exists()

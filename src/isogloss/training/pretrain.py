@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -102,7 +102,7 @@ def pretrain(
             [source.folder for source in recipe.parallel],
             backbone.tokenizer,
             languages=aligned,
-            pivot=recipe.pivot,
+            pivot=_pivot(recipe, aligned),
             times=[source.times for source in recipe.parallel],
             cache_dir=cache_dir,
         )
@@ -154,6 +154,20 @@ def pretrain(
             write_json(folder / "isogloss.json", facts)
             write_text(folder / "README.md", model_card(recipe, facts))
     return {"backbone": str(target), **facts}
+
+
+def _pivot(recipe: Recipe, aligned: Sequence[str]) -> str | None:
+    """Code of the language that all pairs must have."""
+    if recipe.pivot is None:
+        return None
+    code = resolve(recipe.pivot).code
+    if code not in aligned:
+        lack = "there is no aligned text in it" if code in recipe.codes else "it is not among 'languages'"
+        raise IsoglossError(
+            f"The recipe of {recipe.name} has 'pivot: {recipe.pivot}', but {lack}; name one of {', '.join(aligned) or 'none'}, or "
+            "leave 'pivot' out."
+        )
+    return code
 
 
 @contextmanager
@@ -310,7 +324,8 @@ def _start(
                 )
                 with new_folder(kept) as folder:
                     tokenizer.save_pretrained(folder)
-        tokenizer = AutoTokenizer.from_pretrained(kept)
+        # Vocabularies are kept by what they are learned from; the length is the model's.
+        tokenizer = AutoTokenizer.from_pretrained(kept, model_max_length=recipe.model.max_length)
         backbone = wrap_model(recipe.name, fresh_model(recipe, tokenizer), tokenizer)
     tell("tokenising")
     return backbone, {code: tokenise(paths, backbone.tokenizer, cache_dir=cache_dir) for code, paths in files.items()}
