@@ -126,4 +126,4 @@ def show(result: Mapping[str, Any]) -> None:
         for text in found["departures"]:
             print_text(f"{name}: {text}")
     if not result["complete"]:
-        print_text("Not XTREME's own average: tasks or languages are missing.")
+        print_text("Not XTREME's own average: tasks, languages or test rows are missing.")

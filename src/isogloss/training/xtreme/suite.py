@@ -115,8 +115,30 @@ def run_suite(
         text=backbone.card.get("text_tokens"),
     )
     for name, kept in results.items():
-        averages["tasks"][name] |= {"scores": kept["scores"], "departures": kept["departures"]}
+        told = [*_chosen(SUITE[name], options), *kept["departures"]]
+        averages["tasks"][name] |= {"scores": kept["scores"], "departures": told}
+    averages["complete"] = averages["complete"] and options.limit_test is None
     return {**averages, "backbone": backbone.name, "fingerprint": backbone.fingerprint, "options": asdict(options)}
+
+
+def _chosen(item: SuiteTask, options: SuiteOptions) -> list[str]:
+    """Departures that the user asked for."""
+    found = []
+    if item.category == "retrieval":
+        if item.name == "tatoeba" and options.scoring != "cosine":
+            found.append(f"nearest by {options.scoring} instead of the cosine")
+    else:
+        if options.train == "modules" or options.module != "none":
+            found.append(f"{options.module} trained{' over a frozen backbone' if options.train == 'modules' else ''}")
+        if options.limit_train is not None:
+            found.append(f"trained on at most {options.limit_train:,} rows")
+        if options.learning_rate is not None:
+            found.append(f"learning rate {options.learning_rate:g}")
+        if options.epochs is not None:
+            found.append(f"{options.epochs:g} epochs instead of {item.epochs:g}")
+    if options.limit_test is not None:
+        found.append(f"scored on at most {options.limit_test:,} rows of a language")
+    return found
 
 
 def _key(
@@ -175,8 +197,6 @@ def _trained(
         rate = item.learning_rate_large if large else item.learning_rate
     elif rate is None:
         departures.append("learning rate as the backbone's card or the method's default says")
-    if options.epochs is not None:
-        departures.append(f"{options.epochs:g} epochs instead of {item.epochs:g}")
     stage = TaskStage(
         epochs=options.epochs or item.epochs,
         batch_size=item.batch // 4,
