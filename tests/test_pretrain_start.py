@@ -1,6 +1,9 @@
 """How pre-training starts: silent blocks over counted embeddings, their own learning rate, texts that count several times."""
 
+import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +14,9 @@ from isogloss.corpora import ParallelCorpus
 from isogloss.errors import IsoglossError
 from isogloss.stack import Stack
 from isogloss.training.architectures import fresh_model
-from isogloss.training.first_embeddings import borrowed_embeddings
+from isogloss.training.first_embeddings import _counted, borrowed_embeddings
 from isogloss.training.pretrain import pretrain, wrap_model
+from isogloss.training.pretrain_stream import PretrainStream
 from isogloss.training.recipe import OBJECTIVES, Recipe
 from tests._corpora_tools import word_tokenizer
 from tests._pool_tools import recipe, write_world
@@ -193,3 +197,33 @@ def test_a_pivot_without_aligned_text_is_refused(world: Path, tmp_path: Path) ->
     with pytest.raises(IsoglossError, match=r"'pivot: fr', but it is not among 'languages'; name one of eng_Latn, "):
         pretrain(recipe(world, pivot="fr"), tmp_path / "out", cache_dir=tmp_path / "cache")
     assert not (tmp_path / "out" / "isogloss.json").exists()
+
+
+def test_other_aligned_text_of_the_same_size_is_noticed(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a resumed run, and by the cache of counted embeddings."""
+    counted: list[ParallelCorpus] = []
+
+    def count(stores: Any, parallel: ParallelCorpus, vocabulary: int, dim: int, **_: Any) -> torch.Tensor:
+        counted.append(parallel)
+        return torch.zeros(vocabulary, dim)
+
+    monkeypatch.setattr("isogloss.training.first_embeddings.cooccurrence_embeddings", count)
+    folder, backbone = tmp_path / "parallel", SimpleNamespace(vocabulary_size=9, hidden_size=2)
+    shutil.copytree(world / "parallel", folder)
+    plan = recipe(world, parallel=[str(folder)], embeddings="cooccurrence")
+    corpora, streams = [], []
+    for _ in range(2):
+        corpora.append(ParallelCorpus.open(folder, word_tokenizer(), cache_dir=tmp_path / "cache"))
+        streams.append(PretrainStream(plan, {}, corpora[-1], None))
+        for _ in range(2):
+            _counted(backbone, [], corpora[-1], plan, tmp_path / "cache", print)  # type: ignore[arg-type]
+        path = folder / "deu_Latn.jsonl"
+        path.write_text(path.read_text(encoding="utf-8").replace('"text": "', '"text": "x'), encoding="utf-8")
+    assert corpora[0].sizes == corpora[1].sizes and counted == corpora
+    state = json.loads(json.dumps(streams[0].state_dict()))
+    streams[0].load_state_dict(state)
+    with pytest.raises(IsoglossError, match="other aligned text"):
+        streams[1].load_state_dict(state)
+    streams[1].load_state_dict({name: value for name, value in state.items() if name != "parallel"})

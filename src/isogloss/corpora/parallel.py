@@ -129,6 +129,11 @@ class ParallelCorpus:
         return cls(stores, pivot, times)
 
     @property
+    def identity(self) -> list[dict[str, str]]:
+        """What tells this text from another with as many pairs: per source and language the store's name, a digest of texts and keys."""
+        return [{name: store.folder.name for name, store in source.items()} for source in self._stores]
+
+    @property
     def sizes(self) -> dict[str, int]:
         """Pairs per language pair, named `a-b`: what a `MixtureSampler` wants."""
         return {f"{a}-{b}": len(table) for (a, b), table in self._tables.items()}

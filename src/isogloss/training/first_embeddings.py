@@ -111,7 +111,7 @@ def _counted(
     wanted = {
         "stores": [(store.folder.name, store.token_count) for store in stores],
         "pairs": parallel.sizes if parallel else {},
-        "parallel": [source.model_dump() for source in recipe.parallel],
+        "parallel": parallel.identity if parallel else [],
         "dim": backbone.hidden_size,
         "seed": recipe.seed_of_text,
     }

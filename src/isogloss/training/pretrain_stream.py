@@ -119,10 +119,21 @@ class PretrainStream:
     def state_dict(self) -> dict[str, Any]:
         """The place in the stream."""
         samplers = {**self._saved, **{key: sampler.state_dict() for key, sampler in self._samplers.items()}}
-        return {"step": self._step, "windows": self._windows, "samplers": samplers}
+        aligned = {"parallel": self._parallel.identity} if self._parallel else {}
+        return {"step": self._step, "windows": self._windows, "samplers": samplers, **aligned}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes to a place that `state_dict` returned."""
+        """Goes to a place that `state_dict` returned.
+
+        Raises:
+            IsoglossError: It was taken with other aligned text.
+        """
+        # Older checkpoints do not say it.
+        if self._parallel is not None and state.get("parallel", self._parallel.identity) != self._parallel.identity:
+            raise IsoglossError(
+                "The saved run read other aligned text (the files under 'parallel' in the recipe have changed); put back what it was "
+                "started with, or choose a new output folder."
+            )
         self._step, self._saved = int(state["step"]), dict(state["samplers"])
         # Older checkpoints have batches only; of one process without accumulation these are as many.
         self._windows = int(state.get("windows", self._step))
