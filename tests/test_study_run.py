@@ -1,16 +1,19 @@
 """Studies on a tiny backbone: every kind of step for real, scores as by hand, nothing done twice."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from isogloss.backbones import load_backbone
-from isogloss.formats import load_module
+from isogloss.formats import load_module, read_info
 from isogloss.modules import parse_module
 from isogloss.report.study_data import StudyData
 from isogloss.storage import load_tensors, read_json
+from isogloss.study import scoring
 from isogloss.study.collect import collect
 from isogloss.study.plan import make_plan
 from isogloss.study.reading import read_marked
@@ -18,7 +21,7 @@ from isogloss.study.runner import Result, run_plan
 from isogloss.study.steps import Plan
 from isogloss.study.store import Store
 from isogloss.tasks import get_task, read_split
-from isogloss.training.evaluation import evaluate
+from isogloss.training.evaluation import evaluate, make_predictor
 from isogloss.training.seed_stage import train_task_seeds
 from isogloss.training.task_stage import TaskStage, train_task
 from tests._cli_tools import isogloss, run, succeed, write_recipe, write_texts
@@ -248,6 +251,32 @@ def test_a_study_with_seeds_together_scores_the_same(world: World, finished: tup
     for key, step in plan.steps.items():
         if step.kind == "evaluation":  # the same keys, so that either way of running finds the other's steps
             assert read_json(other.place(key) / "scores.json") == read_json(store.place(key) / "scores.json")
+
+
+def test_each_language_seed_is_scored_with_its_own_modules(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One model where its source takes a ready module, but the targets' modules are not one."""
+    small = ("grid.cell=LA+TA", "grid.task=topic", "grid.seed=1", "add=[]", "exclude=[]")
+    plan = world.plan(*small)
+    _, store, _ = world.run(plan, "ready")
+    english = next(key for key, step in plan.steps.items() if step.kind == "language" and "eng" in step.label)
+    ready = world.root / "ready-modules"
+    shutil.copytree(store.place(english) / "module", ready / "adapter" / "eng_Latn")
+    used: dict[str, set[str]] = {}
+
+    def recorded(backbone: Any, module: Any, parts: Any, codes: Any) -> Any:
+        for code in codes:
+            used.setdefault(code, set()).add(parts[code].digest)
+        return make_predictor(backbone, module, parts, codes)
+
+    monkeypatch.setattr(scoring, "make_predictor", recorded)
+    plan = world.plan(*small, "grid.language_seed=[1,2]", f"language.ready={ready}")
+    assert plan.counts() == {"language": 2, "task": 1, "evaluation": 3}
+    result, store, engine = world.run(plan, "language-seeds")
+    assert not result.failed and [len(job.steps) for job in engine.jobs][-1] == 3
+    slovak = {
+        read_info(store.place(key) / "module").digest for key, step in plan.steps.items() if step.kind == "language"
+    }
+    assert used["slk_Latn"] == slovak and len(slovak) == 2 and len(used["eng_Latn"]) == 1
 
 
 def test_a_leak_between_training_and_test_is_refused(world: World) -> None:
