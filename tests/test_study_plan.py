@@ -2,15 +2,19 @@
 
 import json
 import os
+import shutil
 import socket
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pydantic import BaseModel
 
 from isogloss.errors import IsoglossError
+from isogloss.meta.rules import make_rule
+from isogloss.meta.saved import RuleRecord, save_rule
 from isogloss.storage import write_json
 from isogloss.study.calibrate import estimate
 from isogloss.study.collect import collect
@@ -18,7 +22,7 @@ from isogloss.study.grid import language_codes
 from isogloss.study.plan import make_plan
 from isogloss.study.reading import read_marked, read_study
 from isogloss.study.shares import given_shares, known_shares
-from isogloss.study.sources import backbone_identity
+from isogloss.study.sources import backbone_identity, clear
 from isogloss.study.spec import LanguageStageSpec, TaskStageSpec
 from isogloss.study.status import read_status
 from isogloss.study.steps import Plan
@@ -393,6 +397,35 @@ def test_published_numbers_are_checked(tmp_path: Path, old: str, new: str, wante
 def test_a_narrower_grid_leaves_published_numbers_alone(tmp_path: Path) -> None:
     plan = planned(tmp_path, "grid.cell=[head]", text=f"{GOOD}published:\n  - {PUBLISHED}\n")
     assert plan.notes == ["published numbers whose setting no model here has: topic with cell TA"]
+
+
+def test_a_saved_rule_is_known_by_its_content(tmp_path: Path) -> None:
+    def saved(folder: Path, seed: int) -> Path:
+        rule = make_rule("gates", ["all"], [0])
+        for weights in rule.parameters():
+            torch.nn.init.normal_(weights, generator=torch.Generator().manual_seed(seed))
+        record = RuleRecord(
+            "gates", {}, ["all"], [0], "layer", {"name": "sgd"}, 0.1, 0.1, None, "b", "f", "topic", [], "adapter:8",
+            "modules", ["eng_Latn"], ["deu_Latn"],
+        )  # fmt: skip
+        return save_rule(rule, record, folder)
+
+    def key(folder: str) -> str:
+        plan = planned(
+            tmp_path, "grid.cell=TA", "grid.seed=1", "grid.update=g", f"updates={{g: {{control: {folder}}}}}"
+        )
+        assert plan.points[0]["seen"] == ["eng_Latn", "deu_Latn"]
+        return str(plan.points[0]["step"])
+
+    first = key(str(saved(tmp_path / "rule", 1)))
+    assert key(str(saved(tmp_path / "moved", 1))) == first
+    shutil.rmtree(tmp_path / "rule")
+    saved(tmp_path / "rule", 2)
+    clear()
+    assert key(str(tmp_path / "rule")) != first
+    plain = planned(tmp_path, "grid.update=g", "updates={g: {control: all-open}}")
+    assert {tuple(point["seen"]) for point in plain.points} == {("eng_Latn",)}
+    assert plain.steps[plain.points[0]["step"]].spec["update"] == "control:all-open"
 
 
 def test_what_is_valid_but_without_effect_is_noted(tmp_path: Path) -> None:

@@ -320,9 +320,12 @@ class _Planner:
             spec["pool"] = self._look(("grid", "pool"), sources.module_digest, point.pool)
             inputs["pool"] = point.pool
         if point.update != "none":
-            spec["update"] = self._update(point, section, spec, inputs)
-            if not spec["update"].startswith("control:"):
+            fixed = self._fixed(point.update)
+            if fixed is None:
+                spec["update"] = self._update(point, section, spec, inputs)
                 needs.append(spec["update"])
+            else:
+                spec["update"], inputs["update"] = fixed
         group = ""
         if self._may_share(point, stage):
             group = "seeds-" + content_key({name: value for name, value in spec.items() if name != "seed"})[:24]
@@ -339,12 +342,17 @@ class _Planner:
         kind = sources.backbone_kind(point.backbone)
         return can_share(kind, parse_module(point.task_module), TaskStage(**stage))
 
+    def _fixed(self, name: str) -> tuple[str, str] | None:
+        """Identity of a rule or start that is no step, and what opens it: a control by its words, a folder by its content."""
+        text = self.study.updates[name].control
+        if text is None:
+            return None
+        return (f"saved:{found}" if (found := sources.update_identity(text)) else f"control:{text}"), text
+
     def _update(self, point: Point, section: TaskSection, task: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
-        """The step that learns an update rule or a start; a fixed rule is no step."""
+        """The step that learns an update rule or a start."""
         asked = self.study.updates[point.update]
         where = self.marks.at(("updates", point.update))
-        if asked.control is not None:
-            return f"control:{asked.control}"
         data = {}
         identities = {}
         for code in language_codes(asked.auxiliary, self.study, ("updates", point.update, "auxiliary"), self.marks):
@@ -384,7 +392,9 @@ class _Planner:
     def _seen(self, point: Point) -> list[str]:
         """Languages whose labels took part in making a model."""
         section = self.study.updates.get(point.update)
-        names = section.auxiliary if section and section.control is None else []
+        if section and section.control is not None:
+            return list(dict.fromkeys([*point.source, *sources.update_seen(section.control)]))
+        names = section.auxiliary if section else []
         others = language_codes(names, self.study, ("updates", point.update, "auxiliary"), self.marks) if names else []
         return [*point.source, *others]
 

@@ -227,6 +227,24 @@ def module_digest(folder: str) -> str:
 
 
 @cache
+def update_identity(text: str) -> str | None:
+    """Content key of a saved update rule or learned start; None for a control, which is no more than its words."""
+    from isogloss.meta import open_update
+    from isogloss.meta.applied import ControlUpdate
+
+    found = open_update(text)
+    return None if isinstance(found, ControlUpdate) else content_key(dict(found.facts))[:16]
+
+
+@cache
+def update_seen(text: str) -> list[str]:
+    """Languages whose labels took part in learning a saved rule or start; none for a control."""
+    from isogloss.meta import open_update
+
+    return list(open_update(text).seen)
+
+
+@cache
 def ready_module(folder: str, backbone: str, spec: str, code: str) -> tuple[str, str] | None:
     """A module that exists already: its folder and the digest of its tensors; None where there is none of this spec."""
     from isogloss.formats import read_info
@@ -260,6 +278,8 @@ def clear() -> None:
         data_identity,
         module_digest,
         ready_module,
+        update_identity,
+        update_seen,
     ):
         looked_up.cache_clear()
 

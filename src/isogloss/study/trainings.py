@@ -149,7 +149,7 @@ def train_tasks(steps: Sequence[Step], job: Job, desk: Desk) -> tuple[Made, dict
                 ],
                 data_name="+".join(dict.fromkeys(Path(name).name for name in step.inputs["data"].values())),
                 split=step.inputs["train"],
-                update=_opened(spec.get("update"), desk),
+                update=_opened(step, desk),
                 progress=progress_of(step, desk),
             )
             keep_training(step, job, desk, out, began, facts)
@@ -199,10 +199,17 @@ def _seeds(steps: Sequence[Step], job: Job, desk: Desk) -> Made:
     return [(step, out) for step, (out, _) in zip(steps, rooms, strict=True)]
 
 
-def _opened(update: str | None, desk: Desk) -> Update | None:
+def _opened(step: Step, desk: Desk) -> Update | None:
+    update = step.spec.get("update")
     if update is None:
         return None
     from isogloss.meta import open_update
 
-    named = update.removeprefix("control:")
-    return open_update(named if named != update else str(desk.store.place(update) / MODULE))
+    if update in step.needs:
+        return open_update(str(desk.store.place(update) / MODULE))
+    found = open_update(step.inputs["update"])
+    if update.startswith("saved:") and update != f"saved:{content_key(dict(found.facts))[:16]}":
+        raise IsoglossError(
+            f"The update rule in '{step.inputs['update']}' has changed since the study was planned; plan it again."
+        )
+    return found
