@@ -22,7 +22,7 @@ from isogloss.study.grid import language_codes
 from isogloss.study.plan import make_plan
 from isogloss.study.reading import read_marked, read_study
 from isogloss.study.shares import given_shares, known_shares
-from isogloss.study.sources import backbone_identity, clear
+from isogloss.study.sources import backbone_identity, clear, ready_module
 from isogloss.study.spec import LanguageStageSpec, TaskStageSpec
 from isogloss.study.status import read_status
 from isogloss.study.steps import Plan
@@ -397,6 +397,16 @@ def test_published_numbers_are_checked(tmp_path: Path, old: str, new: str, wante
 def test_a_narrower_grid_leaves_published_numbers_alone(tmp_path: Path) -> None:
     plan = planned(tmp_path, "grid.cell=[head]", text=f"{GOOD}published:\n  - {PUBLISHED}\n")
     assert plan.notes == ["published numbers whose setting no model here has: topic with cell TA"]
+
+
+def test_ready_modules_have_the_options_asked_for() -> None:
+    def taken(spec: str) -> bool:
+        return ready_module("bundled:modules", "bundled:encoder", spec, "slk_Latn") is not None
+
+    assert taken("adapter") and taken("adapter:8") and taken("prompt") and taken("prompt:20")
+    assert taken("prompt:20,init=vocabulary") and not taken("adapter:4") and not taken("prompt:50")
+    assert not taken("adapter:8,invertible=true") and not taken("prompt:20,placement=after")
+    assert not taken("prompt:20,init=text,text=Slovak")
 
 
 def test_a_saved_rule_is_known_by_its_content(tmp_path: Path) -> None:

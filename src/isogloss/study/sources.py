@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +20,7 @@ _TEXT_ENDS = (".jsonl.gz", ".jsonl", ".txt.gz", ".txt")
 _WHOLE = 64 << 20
 _PIECE = 1 << 20
 _PIECES = 64
+_START = ("init", "text", "source")  # Options of module specs that say how training began, not what was built.
 Data = str | Mapping[str, str]
 
 
@@ -246,22 +248,29 @@ def update_seen(text: str) -> list[str]:
 
 @cache
 def ready_module(folder: str, backbone: str, spec: str, code: str) -> tuple[str, str] | None:
-    """A module that exists already: its folder and the digest of its tensors; None where there is none of this spec."""
+    """A module that exists already: its folder and the digest of its tensors; None where there is none of this spec.
+
+    A bare method takes any module of it. How a module started counts only where the spec says how.
+    """
     from isogloss.formats import read_info
-    from isogloss.modules import METHODS, parse_module
+    from isogloss.modules import parse_module
 
     root = package_data() / "modules" if folder == "bundled:modules" else Path(folder).expanduser()
     if not root.is_dir():
         raise IsoglossError(f"the folder '{folder}' does not exist; name a folder with modules, or bundled:modules.")
     config = parse_module(spec)
-    size = METHODS[config.method][2]
+    usual = {item.name: item.default for item in fields(config)}
     places = [root / str(backbone_kind(backbone)) / config.method / code, root / config.method / code, root / code]
     for place in places:
         if not (place / "module.json").is_file():
             continue
         saved = read_info(place)
-        if saved.method == config.method and (
-            size is None or spec == saved.method or getattr(saved.config, size) == getattr(config, size)
+        if saved.method != config.method:
+            continue
+        wanted = {item.name: getattr(config, item.name) for item in fields(config)}
+        unsaid = {name for name in _START if name in wanted and wanted[name] == usual[name]}
+        if spec == saved.method or all(
+            name in unsaid or getattr(saved.config, name) == value for name, value in wanted.items()
         ):
             return str(place), saved.digest
     return None
