@@ -197,6 +197,12 @@ def test_exclusions_additions_and_groups(tmp_path: Path) -> None:
     }
 
 
+def test_a_whole_model_is_an_unfrozen_one_to_exclusions(tmp_path: Path) -> None:
+    plan = planned(tmp_path, "grid.cell=[TA, full]", "grid.freeze=[true, false]", "exclude=[{freeze: false, seed: 2}]")
+    found = [(point["factors"]["cell"], point["factors"]["freeze"], point["seed"]) for point in plan.points]
+    assert found == [("TA", True, 1), ("TA", True, 2), ("TA", False, 1), ("full", False, 1)]
+
+
 def test_includes_and_overrides(tmp_path: Path) -> None:
     write(tmp_path, GOOD, "base.yaml")
     above = "include: base.yaml\nname: above\ngrid:\n  seed: [7]\n"

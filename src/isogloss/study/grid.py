@@ -127,8 +127,9 @@ def _product(grid: Grid, cell: Cell) -> Iterator[dict[str, Any]]:
         axes.append(cell.task)
         if cell.task == "task_prompt":
             axes += _PROMPT_AXES
+    forced = {} if cell.frozen is None else {"freeze": cell.frozen}
     for chosen in product(*(getattr(grid, name) for name in axes)):
-        yield {"cell": cell.name, **dict(zip(axes, chosen, strict=True))}
+        yield {"cell": cell.name, **forced, **dict(zip(axes, chosen, strict=True))}
 
 
 def _point(values: Mapping[str, Any], cell: Cell, study: Study, marks: Marks) -> Point:
@@ -152,7 +153,7 @@ def _point(values: Mapping[str, Any], cell: Cell, study: Study, marks: Marks) ->
         cell=cell.name,
         language_module=_spec(cell.language, values, marks) if cell.language else None,
         task_module=spec,
-        freeze=values["freeze"] if cell.frozen is None else cell.frozen,
+        freeze=values["freeze"],
         pool=values["pool"],
         update=values["update"],
         task=values["task"],
