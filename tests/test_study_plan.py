@@ -203,6 +203,22 @@ def test_a_whole_model_is_an_unfrozen_one_to_exclusions(tmp_path: Path) -> None:
     assert found == [("TA", True, 1), ("TA", True, 2), ("TA", False, 1), ("full", False, 1)]
 
 
+def test_what_is_missing_says_what_failed_below_it(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for code in ("eng_Latn", "deu_Latn", "slk_Latn"):
+        (tmp_path / "texts" / f"{code}.txt").write_text(f"{code}\n")
+    changes = ("grid.cell=LP", "grid.language_prompt=prompt:2", "grid.seed=1", f"language.text={tmp_path / 'texts'}")
+    plan = planned(tmp_path, *changes)
+    store = Store(tmp_path / "store", create=True)
+    (english,) = (key for key, step in plan.steps.items() if step.kind == "language" and "eng_Latn" in step.label)
+    store.fail(english, plan.steps[english].label, "no memory", 1)
+    missing = dict(collect(store, plan).missing)
+    needs = f"needs a step that failed: {plan.steps[english].label}"
+    kinds = {plan.steps[key].kind: missing[plan.steps[key].label] for key in plan.steps if key != english}
+    assert missing.pop(plan.steps[english].label) == "no memory"
+    assert kinds == {"language": "has not run yet", "task": needs, "evaluation": needs}
+
+
 def test_includes_and_overrides(tmp_path: Path) -> None:
     write(tmp_path, GOOD, "base.yaml")
     above = "include: base.yaml\nname: above\ngrid:\n  seed: [7]\n"

@@ -61,7 +61,7 @@ def collect(store: Store, plan: Plan | None = None, *, command: str = "", commit
         published=[PublishedScore(**item) for item in plan.published],
         planned=_planned(plan, tests),
         notes=plan.notes,
-        missing=[(step.label, _why(key, step.needs, failures)) for key, step in plan.steps.items() if key not in done],
+        missing=_missing(plan, done, failures),
         shares=known_shares(plan),
         command=command,
         commit=commit,
@@ -151,10 +151,20 @@ def _gates(store: Store, key: str, label: str) -> list[GateTable]:
     return [GateTable(key, label, rule["groups"], values)] if rule["gates"] else []
 
 
-def _why(key: str, needs: tuple[str, ...], failures: Mapping[str, Mapping[str, Any]]) -> str:
-    if key in failures:
-        return str(failures[key]["error"])
-    broken = [need for need in needs if need in failures]
-    if broken:
-        return f"needs a step that failed: {failures[broken[0]]['step']}"
-    return "has not run yet"
+def _missing(plan: Plan, done: Set[str], failures: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Steps that are not done, with the reason: a failure of their own, or one further below."""
+    cause: dict[str, str] = {}
+    found = []
+    for key, step in plan.steps.items():  # each step comes after what it needs
+        if key in done:
+            continue
+        below = next((cause[need] for need in step.needs if need in cause), None)
+        if key in failures:
+            cause[key] = key
+            found.append((step.label, str(failures[key]["error"])))
+        elif below is not None:
+            cause[key] = below
+            found.append((step.label, f"needs a step that failed: {plan.steps[below].label}"))
+        else:
+            found.append((step.label, "has not run yet"))
+    return found
