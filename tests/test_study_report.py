@@ -15,6 +15,7 @@ from test_report import read_html
 from isogloss.errors import IsoglossError
 from isogloss.languages import distances
 from isogloss.report.latex import escape
+from isogloss.report.statistics import score
 from isogloss.report.study_compare import compare
 from isogloss.report.study_data import (
     GateTable,
@@ -32,6 +33,7 @@ from isogloss.report.study_groups import groups_of
 from isogloss.report.study_index import arms_of, boards_of
 from isogloss.report.study_page import write_study_report
 from isogloss.report.study_published import published_table
+from isogloss.report.study_sets import aligned_sets
 from isogloss.report.study_tables import difference_table, language_table, standing_table, summary_table
 from isogloss.report.study_training_figures import pool_entropy
 from isogloss.report.study_words import missing_sentence, task_sentence, verdict
@@ -218,6 +220,21 @@ def test_one_seed_without_parts_is_untested_not_sure() -> None:
 def test_one_seed_is_sure_for_these_runs_only() -> None:
     scores = [scored(cell, code, better(share)) for code in ("deu_Latn", "slk_Latn") for cell, share in (("TA", 0.0), ("LP+TA", 0.7))]  # fmt: skip
     assert verdict(result_of(study(scores)).main) == "sure for these runs: one seed"
+
+
+def test_other_numbers_of_seeds_count_each_seed_alike() -> None:
+    def spans(cell: str, seed: int) -> StudyScore:
+        parts = np.random.default_rng(seed).integers([0, 2, 2], [2, 6, 6], (40, 3))
+        right, guessed, gold = parts.sum(axis=0)
+        one = scored(cell, "deu_Latn", None, seed=seed, value=200 * right / (guessed + gold))
+        return replace(one, metric="f1", parts=parts.tolist(), items=[str(number) for number in range(40)])
+
+    data = study([spans(cell, seed) for cell, seeds in (("TA", (1, 2)), ("TP", (1, 2, 3))) for seed in seeds])
+    (board,), _ = boards_of(data)
+    (found,) = aligned_sets(board)[0].values()
+    for row, arm in enumerate(board.arms):
+        again = score(found.form, found.columns[row].sum(axis=1), 40.0).mean()
+        assert again == pytest.approx(board.value(arm, board.units[0]))
 
 
 def test_seeds_that_disagree_leave_a_clear_test_open() -> None:

@@ -1,12 +1,16 @@
 """Per-example results of a study's settings, brought into the same order of the same examples."""
 
 from collections import Counter
+from collections.abc import Sequence
+from math import lcm
 
 import numpy as np
 
 from isogloss.report.statistics import ScoredSet, as_columns, form_of, score
 from isogloss.report.study_data import StudyScore
 from isogloss.report.study_index import Board, Unit, parts_problem
+
+_MOST_RUNS = 60
 
 
 def aligned_sets(board: Board) -> tuple[dict[Unit, ScoredSet], list[str]]:
@@ -58,7 +62,7 @@ def _test_set(board: Board, unit: Unit, usable: dict[int, list[StudyScore]]) -> 
     if form is None or any(len((one.parts or [[]])[0]) != width for one in everything):
         return None
     classes = max(_labels(one) for one in everything) if form == "labels" else 0
-    seeds = 1 if form == "mean" else max(len(ones) for ones in usable.values())
+    seeds = 1 if form == "mean" else _rounds([len(ones) for ones in usable.values()])
     columns = np.zeros((len(board.arms), seeds, len(items), 3 * classes if classes else width))
     present = np.zeros(len(board.arms), dtype=bool)
     for place, ones in usable.items():
@@ -67,9 +71,17 @@ def _test_set(board: Board, unit: Unit, usable: dict[int, list[StudyScore]]) -> 
             row = {name: number for number, name in enumerate(_item_names(one, unit))}
             runs.append(as_columns(form, one.parts or [], classes)[[row[name] for name in items]])
         present[place] = True
-        # Fewer seeds than another setting: they are taken round again, so that each side of a swap has as many.
+        # Other numbers of seeds: they are taken round again, so that each side of a swap has as many.
         columns[place] = np.mean(runs, axis=0) if form == "mean" else [runs[seed % len(runs)] for seed in range(seeds)]
     return ScoredSet(items, columns, present, form)
+
+
+def _rounds(seeds: Sequence[int]) -> int:
+    """How many runs stand for each setting: so many that each of its seeds stands there equally often.
+
+    Where that would be very many, some stand there once more than others.
+    """
+    return found if (found := lcm(*seeds)) <= _MOST_RUNS else max(seeds)
 
 
 def _item_names(one: StudyScore, unit: Unit) -> list[str]:
