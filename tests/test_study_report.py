@@ -315,6 +315,23 @@ def test_effects_hold_all_else_fixed() -> None:
     assert len(effects) == 3, "the module's spec says the length again"
 
 
+def test_effects_of_a_prompts_options_are_of_one_option_each() -> None:
+    def value(frozen: bool, length: int, way: str) -> float:
+        return 50.0 + 8 * frozen - length / 10 + 3 * (way == "mlp")
+
+    scores = [
+        scored("TP", "deu_Latn", None, seed=seed, value=value(frozen, length, way) + seed,
+               task_module=f"prompt:{length},reparameterisation={way}", freeze=frozen, length=length, reparameterisation=way)
+        for seed in (1, 2) for frozen in (True, False) for length in (5, 20) for way in ("none", "mlp")
+    ]  # fmt: skip
+    effects = {(one.factor, one.first, one.second): one for one in effects_of(result_of(study(scores)))}
+    assert {found: (one.difference.value, len(one.pairs)) for found, one in effects.items()} == {
+        ("freeze", True, False): (pytest.approx(8), 4),
+        ("length", 5, 20): (pytest.approx(1.5), 4),
+        ("reparameterisation", "mlp", "none"): (pytest.approx(3), 4),
+    }
+
+
 def test_published_numbers_stand_beside_the_same_metric_only() -> None:
     scores = [scored("TA", code, better(0.1)) for code in ("deu_Latn", "slk_Latn")]
     rows = [

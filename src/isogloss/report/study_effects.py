@@ -12,6 +12,8 @@ from isogloss.report.study_compare import TaskResult
 from isogloss.report.study_data import Factor
 from isogloss.report.study_index import Arm
 
+_PROMPT_OPTIONS = ("placement", "length", "reparameterisation")
+
 
 @dataclass(frozen=True)
 class Effect:
@@ -39,6 +41,10 @@ def effects_of(result: TaskResult) -> list[Effect]:
     arms = [one.arm for one in result.main.standings]
     keys = [key for key in dict.fromkeys(key for arm in arms for key in arm.factors) if key != "language_seed"]
     varying = [key for key in keys if len({arm.factors.get(key) for arm in arms}) > 1]
+    options = [key for key in varying if key in _PROMPT_OPTIONS]
+    if options and _follows(arms, "task_module", "cell", *options):
+        # The module's spec says the options of a prompt again; held fixed, it would hold all of them.
+        varying = [key for key in varying if key != "task_module"]
     found = []
     for place, key in enumerate(varying):
         # A factor that goes with an earlier one (the spec prompt:20 with length 20) is the same choice said twice.
@@ -64,11 +70,11 @@ def effects_of(result: TaskResult) -> list[Effect]:
     return found
 
 
-def _follows(arms: Sequence[Arm], other: str, key: str) -> bool:
-    """Whether the value of `key` fixes that of `other`."""
-    by_value: dict[Factor, set[Factor]] = defaultdict(set)
+def _follows(arms: Sequence[Arm], other: str, *keys: str) -> bool:
+    """Whether the values of `keys` fix that of `other`."""
+    by_value: dict[tuple[Factor, ...], set[Factor]] = defaultdict(set)
     for arm in arms:
-        by_value[arm.factors.get(key)].add(arm.factors.get(other))
+        by_value[tuple(arm.factors.get(key) for key in keys)].add(arm.factors.get(other))
     return all(len(found) == 1 for found in by_value.values())
 
 
