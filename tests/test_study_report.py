@@ -222,6 +222,14 @@ def test_one_seed_is_sure_for_these_runs_only() -> None:
     assert verdict(result_of(study(scores)).main) == "sure for these runs: one seed"
 
 
+def test_sure_only_where_both_sides_have_seeds() -> None:
+    scores = [scored("LP+TA", "deu_Latn", better(0.9, seed), seed=seed) for seed in (1, 2, 3)]
+    scores += [scored("TA", "deu_Latn", BASE.tolist(), seed=seed) for seed in (1, 2, 3)]
+    assert verdict(result_of(study(scores), 2000).main) == "sure"
+    scores.append(scored("TP", "deu_Latn", better(0.02)))
+    assert verdict(result_of(study(scores), 2000).main) == "sure for these runs: one seed of TP"
+
+
 def test_other_numbers_of_seeds_count_each_seed_alike() -> None:
     def spans(cell: str, seed: int) -> StudyScore:
         parts = np.random.default_rng(seed).integers([0, 2, 2], [2, 6, 6], (40, 3))

@@ -39,7 +39,10 @@ def verdict(result: GroupResult) -> str:
         return "untested: one seed, no per-example results"
     names = [arm.name for arm in result.rivals()]
     if not names:
-        return "sure" if any("seeds" in pair.difference.covers for pair in against) else "sure for these runs: one seed"
+        single = [pair.second.name for pair in against if "seeds" not in pair.difference.covers]
+        if len(single) == len(against):
+            return "sure for these runs: one seed"
+        return f"sure for these runs: one seed of {listed(single, 3)}" if single else "sure"
     if all(pair.ran_higher for pair in against):
         return f"sure for these runs; other seeds may favour {listed(names, 3)}"
     return f"open: {listed(names, 3)} may be as good"
