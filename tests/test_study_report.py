@@ -340,6 +340,22 @@ def test_effects_of_a_prompts_options_are_of_one_option_each() -> None:
     }
 
 
+def test_published_means_are_not_taken_from_other_languages() -> None:
+    """A group of the same languages as another one has its numbers; without zero-shot languages there is no such mean."""
+    rows = [
+        PublishedScore("topic", "TA", name, "accuracy", 50.0, "mt0", "Table 1") for name in ("zero-shot", "mean", "low")
+    ]
+    found = {}
+    for codes in (["deu_Latn", "slk_Latn"], ["eng_Latn"]):
+        data = study(
+            [scored("TA", code, better(0.1)) for code in codes], published=rows, groups={"low": ["deu", "slk"]}
+        )
+        table = published_table([result_of(data)], data)
+        found[codes[0]] = [row[6] for row in table.rows]
+    ours = pytest.approx(100 * np.mean(better(0.1)))
+    assert found == {"deu_Latn": [ours, ours, ours], "eng_Latn": [None, ours, None]}
+
+
 def test_published_numbers_stand_beside_the_same_metric_only() -> None:
     scores = [scored("TA", code, better(0.1)) for code in ("deu_Latn", "slk_Latn")]
     rows = [

@@ -133,8 +133,8 @@ class TaskResult:
     examples: int = 0
 
     def group(self, name: str) -> GroupResult | None:
-        """The group of that name, if it has languages."""
-        return next((one for one in self.groups if one.group.name == name), None)
+        """The group of that name, or the one of the same languages under another name; None if it has none."""
+        return next((one for one in self.groups if name in (one.group.name, *one.group.also)), None)
 
     @property
     def main(self) -> GroupResult:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from isogloss.report.study_data import StudyData
 from isogloss.report.study_index import Board, Unit, backbone_of, language_of, own, resolve_code, shares_of
@@ -21,6 +21,7 @@ class Group:
         note: What the name means.
         absent: Test sets that belong to it and that no setting has a score on.
         backbone: The backbone whose settings it is about; None for all settings.
+        also: Other names of the same languages.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Group:
     note: str = ""
     absent: Sequence[Unit] = ()
     backbone: str | None = None
+    also: Sequence[str] = ()
 
     @property
     def lacking(self) -> list[str]:
@@ -69,10 +71,18 @@ def groups_of(board: Board, data: StudyData) -> list[Group]:
     kept: list[Group] = []
     for one in found:
         # Two names for the same languages and settings would look like two findings.
-        if one.units and not any(
-            set(one.units) == set(other.units) and one.backbone == other.backbone for other in kept
-        ):
+        same = next(
+            (
+                place
+                for place, other in enumerate(kept)
+                if set(one.units) == set(other.units) and one.backbone == other.backbone
+            ),
+            None,
+        )
+        if one.units and same is None:
             kept.append(one)
+        elif one.units and same is not None:
+            kept[same] = replace(kept[same], also=(*kept[same].also, one.name))
     return kept
 
 

@@ -94,8 +94,7 @@ def _matches(result: TaskResult, one: PublishedScore, group: str | None) -> list
             continue
         value, languages = None, None
         if result.board.metric == one.metric and group:
-            # Groups of the same languages are kept once, so a name may be missing.
-            known = result.group(group) or (result.main if group in ("all", "zero-shot") else None)
+            known = result.group(group)
             value = _standing(known, arm) if known else None
             languages = len({language for _, language in known.units}) if known and value is not None else None
         elif result.board.metric == one.metric:
