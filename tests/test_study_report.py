@@ -71,6 +71,11 @@ def test_settings_are_named_by_what_tells_them_apart() -> None:
     assert [arm.name for arm in arms_of(scores[:1]).values()] == ["TP"]
 
 
+def test_long_seeds_are_told_apart() -> None:
+    scores = [scored("LA+TA", "deu_Latn", None, value=50, language_seed=seed) for seed in (20240101, 20240102)]
+    assert len({arm.name for arm in arms_of(scores).values()}) == 2
+
+
 def test_a_planted_winner_is_found_and_equals_are_left_open() -> None:
     scores = []
     for code in ("deu_Latn", "slk_Latn", "tur_Latn"):

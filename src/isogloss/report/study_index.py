@@ -154,7 +154,8 @@ def factor_text(key: str, value: Factor) -> str:
             if key in ("cell", "backbone", "task_module", "reparameterisation", "placement")
             else f"{name} {value}"
         )
-    return f"{name} {value:g}"
+    # `g` keeps six digits, which would make one setting of two long seeds.
+    return f"{name} {value}" if isinstance(value, int) else f"{name} {value:g}"
 
 
 def frozen_of(arm: Arm) -> bool | None:
