@@ -18,11 +18,11 @@ from isogloss.errors import IsoglossError
 from isogloss.stack import Stack
 from isogloss.training.language_losses import LanguageLosses
 from isogloss.training.language_stage import LanguageStage, check_backbone
-from isogloss.training.pretrain import pretrain, step_loss
+from isogloss.training.pretrain import _text_files, pretrain, step_loss
 from isogloss.training.pretrain_stream import PretrainStep
 from isogloss.training.progress import Progress
 from isogloss.training.recipe import read_recipe
-from tests._pool_tools import recipe, write_world
+from tests._pool_tools import LANGUAGES, recipe, write_world
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +193,12 @@ def test_old_losses_fade() -> None:
     for value in (9.0, *[1.0] * 1000):
         losses.add(torch.full((5,), value), rows, ["eng_Latn"])
     assert losses.means()["eng_Latn"] == pytest.approx(1.0, abs=0.01)
+
+
+def test_what_is_held_out_is_of_a_text_that_counts_once(world: Path, tmp_path: Path) -> None:
+    often = {"folder": str(tmp_path), "times": 3}
+    for code in LANGUAGES:
+        (tmp_path / f"{code}.txt").write_text("a word of a glossary\n", encoding="utf-8")
+    for text in ([str(world / "text"), often], [often, str(world / "text")]):
+        files = _text_files(recipe(world, text=text), "eng_Latn")
+        assert [path.parent.name for path in files] == [tmp_path.name] * 3 + ["text"]

@@ -276,7 +276,8 @@ def _check_folders(recipe: Recipe) -> None:
 
 def _text_files(recipe: Recipe, code: str, cache_dir: str | Path | None = None) -> list[Path]:
     found = []
-    for source in recipe.text:
+    # The last documents are held out: of a folder that counts several times the other copies would be trained on.
+    for source in sorted(recipe.text, key=lambda one: -one.times):
         if source.folder.startswith(HUB):
             name = fill_pattern(source.folder, resolve(code))
             paths = [keep_hub_text(name, documents=source.documents, cache_dir=cache_dir)]
