@@ -1,5 +1,6 @@
 """Studies on a tiny backbone: every kind of step for real, scores as by hand, nothing done twice."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 import torch
 
 from isogloss.backbones import load_backbone
+from isogloss.errors import IsoglossError
 from isogloss.formats import load_module, read_info
-from isogloss.modules import parse_module
+from isogloss.modules import create_module, parse_module
 from isogloss.report.study_data import StudyData
 from isogloss.storage import load_tensors, read_json
 from isogloss.study import scoring
@@ -20,9 +22,9 @@ from isogloss.study.reading import read_marked
 from isogloss.study.runner import Result, run_plan
 from isogloss.study.steps import Plan
 from isogloss.study.store import Store
-from isogloss.tasks import get_task, read_split
+from isogloss.tasks import few_shot, get_task, read_split
 from isogloss.training.evaluation import evaluate, make_predictor
-from isogloss.training.seed_stage import train_task_seeds
+from isogloss.training.seed_stage import can_share, train_task_seeds
 from isogloss.training.task_stage import TaskStage, train_task
 from tests._cli_tools import isogloss, run, succeed, write_recipe, write_texts
 from tests._study_tools import InlineEngine, contents
@@ -237,6 +239,51 @@ def test_seeds_together_are_seeds_apart(world: World, tmp_path: Path, spec: str,
         facts = [read_json(place / "module.json") for place in (one, other)]
         assert facts[0]["training"]["best_step"] == facts[1]["training"]["best_step"]
         assert facts[0]["training"]["parameters"] == facts[1]["training"]["parameters"]
+
+
+def test_seeds_together_draw_from_several_languages(world: World, tmp_path: Path) -> None:
+    """Each draw meets the languages in its own order, and every row still has the module of its own language."""
+    backbone = load_backbone(world.backbone, device="cpu")
+    task, config = get_task("topic"), parse_module("adapter:4")
+    languages = []
+    for seed, code in enumerate(("eng_Latn", "slk_Latn")):
+        module = create_module(parse_module("prompt:3,init=uniform"), backbone, seed=seed)
+        module.info.role, module.info.language = "language", code
+        languages.append(module.requires_grad_(False))
+    train = [row for code in ("en", "sk") for row in read_split("bundled:parallel", code, "dev", task)]
+    stages = [TaskStage(steps=3, batch_size=8, shots=2, learning_rate=0.01, seed=seed) for seed in (1, 2, 3)]
+    firsts = {few_shot(task, train, [], 2, seed=stage.seed).train[0].language for stage in stages}
+    assert len(firsts) == 2  # or nothing is tested here
+    outs = [tmp_path / f"together{stage.seed}" for stage in stages]
+    train_task_seeds(backbone, task, train, [], config, stages, outs, tmp_path / "common", language_modules=languages)
+    for stage, out in zip(stages, outs, strict=True):
+        apart = tmp_path / f"apart{stage.seed}"
+        train_task(backbone, task, train, [], config, stage, apart, language_modules=languages)
+        expected, found = load_tensors(apart / "module.safetensors"), load_tensors(out / "module.safetensors")
+        for key, tensor in expected.items():
+            torch.testing.assert_close(found[key], tensor, atol=2e-5, rtol=1e-4)
+
+
+def test_seeds_are_apart_where_a_pool_takes_part(world: World, tmp_path: Path) -> None:
+    """A pool has routes and a loss of its own, and one of the backbone would be there twice."""
+    assert can_share("encoder", parse_module("adapter:4"), TaskStage())
+    assert not can_share("encoder", parse_module("pool:4x2,selection=top-hard,top=2"), TaskStage())
+    pooled = dataclasses.replace(load_backbone(world.backbone, device="cpu"), pool="pool:4x2")
+    rows = read_split("bundled:parallel", "eng_Latn", "train", get_task("topic"), limit=8)
+    stages = [TaskStage(steps=1, seed=seed) for seed in (1, 2)]
+    outs = [tmp_path / "1", tmp_path / "2"]
+    with pytest.raises(IsoglossError, match="one at a time"):
+        train_task_seeds(pooled, get_task("topic"), rows, [], parse_module("none"), stages, outs, tmp_path / "common")
+    for pool, shared in (("", 2), ("pool:4x2", 0)):
+        card = world.backbone / "isogloss.json"
+        kept = card.read_text()
+        try:
+            card.write_text(json.dumps({**json.loads(kept), "pool": pool}))
+            plan = world.plan("seeds_together=true", "grid.cell=head", "grid.task=topic", "add=[]", "exclude=[]")
+        finally:
+            card.write_text(kept)
+        groups = [step.group for step in plan.steps.values() if step.kind == "task"]
+        assert sum(group.startswith("seeds-") for group in groups) == shared
 
 
 def test_a_study_with_seeds_together_scores_the_same(world: World, finished: tuple[Plan, Store, InlineEngine]) -> None:

@@ -339,6 +339,8 @@ class _Planner:
         from isogloss.training.seed_stage import can_share
         from isogloss.training.task_stage import TaskStage
 
+        if sources.backbone_card(point.backbone).get("pool"):
+            return False
         kind = sources.backbone_kind(point.backbone)
         return can_share(kind, parse_module(point.task_module), TaskStage(**stage))
 

@@ -32,6 +32,8 @@ class Seed:
         stage: TaskStage,
         by_language: Mapping[str, TransferModule],
     ) -> None:
+        # Of all rows, and so the same for every seed: few-shot draws meet the languages in different orders, or not all.
+        spoken = list(dict.fromkeys(example.language for example in train))
         if stage.shots is not None:
             drawn = stage.seed if stage.shots_seed is None else stage.shots_seed
             sampled = few_shot(task, train, dev, stage.shots, seed=drawn)
@@ -43,9 +45,9 @@ class Seed:
         self.module.info.language = ",".join(self.sources)
         self.head = make_head(stage.head, task, backbone, default_seed=stage.seed, **dict(stage.head_options))
         self.predictor = Predictor(
-            backbone, self.module, self.head, by_language, self.sources, stack_options=stage.stack_options
+            backbone, self.module, self.head, by_language, spoken, stack_options=stage.stack_options
         )
-        self.trainer = _Trainer(backbone, self.module, self.head, self.predictor, by_language, self.sources, stage)
+        self.trainer = _Trainer(backbone, self.module, self.head, self.predictor, by_language, spoken, stage)
         self.rows = self.head.encode(self.train, budget=self.trainer.stack.text_budget)
         sampler = TokenBudgetBatches([row.length for row in self.rows], batch_size=stage.batch_size, seed=stage.seed)
         self.batches = Batches(sampler, lambda items, generator: [self.rows[item] for item in items])

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
-from isogloss.modules import ModuleConfig, TransferModule, format_module
+from isogloss.modules import ModuleConfig, PoolConfig, TransferModule, format_module
 from isogloss.stack import Bank, Stack, StackOutput, TextBatch
 from isogloss.storage import content_key
 from isogloss.tasks import Example, Task, evaluate_predictions
@@ -33,9 +33,10 @@ def can_share(backbone_kind: str | None, config: ModuleConfig, stage: TaskStage)
     """Whether seeds of a stage can be trained in one pass.
 
     Not with an unfrozen backbone, several batches a step, batches by tokens (their number differs from seed to seed),
-    early stopping, targets that are written by a decoder of its own, or dropout inside the module.
+    early stopping, targets that are written by a decoder of its own, dropout inside the module, or a pool, whose own loss
+    and routes belong to one stack.
     """
-    return not getattr(config, "dropout", 0.0) and (
+    return not (getattr(config, "dropout", 0.0) or isinstance(config, PoolConfig)) and (
         stage.train == "modules"
         and stage.accumulation == 1
         and stage.tokens_per_batch is None
@@ -88,8 +89,10 @@ def train_task_seeds(
     if task.has_labels and task.labels is None:
         task = task.with_labels_from(train)
     by_language = {language_of(module): module for module in language_modules}
-    if EVERY in by_language:
-        raise IsoglossError("A module that serves every language is trained with one seed at a time.")
+    if EVERY in by_language or backbone.pool:
+        raise IsoglossError(
+            "Over a module that serves every language, or on a backbone with a prompt pool of its own, seeds are trained one at a time."
+        )
     runs = [Seed(backbone, task, train, dev, config, stage, by_language) for stage in stages]
     random = Generators(stages, backbone.device)
     together = _Together(backbone, runs, random)
@@ -160,7 +163,8 @@ class _Together:
 
     def __init__(self, backbone: Backbone, runs: Sequence[Seed], random: "Generators") -> None:
         self.backbone, self.runs, self.random = backbone, runs, random
-        # The seeds' own stacks have the language bank in front; the task part becomes a bank over the seeds.
+        # The seeds' own stacks have the language bank in front, the same in all of them; the task part becomes a bank
+        # over the seeds.
         language = [slot.bank or slot.single for slot in runs[0].trainer.stack.slots[:-1]]
         self.routed = bool(runs[0].trainer.parts()) and runs[0].module.method != "none"
         task = Bank([run.module for run in runs]) if self.routed else runs[0].module
