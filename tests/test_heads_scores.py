@@ -99,6 +99,35 @@ def test_decoder_scores_equal_full_logits(
     assert torch.allclose(predicted, found.log_softmax(-1), atol=1e-4)
 
 
+@pytest.mark.parametrize("placements", [(), ("after",)])
+@torch.no_grad()
+def test_a_word_that_begins_another_one_ends_with_the_end_token(
+    placements: tuple[str, ...], backbones: dict[str, Backbone]
+) -> None:
+    """Without it `yes no` would score below `yes` in every text, as a product has the factors of its beginning."""
+    backbone = backbones["decoder"]
+    modules = [
+        create_module(parse_module(f"prompt:3,placement={place},init=uniform"), backbone) for place in placements
+    ]
+    stack = Stack(backbone, modules)
+    head = make_head("verbaliser", get_task("topic"), backbone, words={"travel": "yes", "sports": "yes no"})
+    words = dict(zip(head.labels, head.ids.of("eng_Latn"), strict=True))
+    assert words["sports"][: len(words["travel"])] == words["travel"]
+    items = examples()
+    batch = head.collate(head.encode(items, budget=stack.text_budget))
+    found = head.word_scores(stack, batch)
+    prompts = {place: module.weights("prompt")["vectors"] for place, module in zip(placements, modules, strict=True)}
+    for row, item in enumerate(items):
+        text = backbone.tokenizer(item.text, add_special_tokens=False)["input_ids"]
+        for label, word in enumerate(words.values()):
+            wanted = slow_decoder(backbone, text, prompts, (*word, *head.coder.eos))
+            assert float(found[row, label]) == pytest.approx(wanted, abs=2e-4)
+    gold = torch.tensor([head.task.label_index(item.label) for item in items])
+    assert float(head.loss(stack, batch)[0]) == pytest.approx(-float(found[torch.arange(5), gold].sum()), rel=1e-5)
+    tight = head.encode(items, budget=12)
+    assert all(len(row.input_ids) + head.ids.longest() <= 12 for row in tight)
+
+
 @pytest.mark.parametrize("placement", ["before", "after"])
 @torch.no_grad()
 def test_a_decoder_runs_each_text_once_for_all_its_label_words(placement: str, backbones: dict[str, Backbone]) -> None:

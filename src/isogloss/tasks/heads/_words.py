@@ -32,6 +32,15 @@ class LabelIds:
         """Tokens of the longest word."""
         return max(len(word) for ids in (self.default, *self.by_language.values()) for word in ids)
 
+    def nested(self) -> bool:
+        """Whether a word is the beginning of another one of its language."""
+        return any(
+            one != other and other[: len(one)] == one
+            for ids in (self.default, *self.by_language.values())
+            for one in ids
+            for other in ids
+        )
+
 
 def label_ids(tokenizer: Any, verbaliser: Verbaliser, part: WordPart, *, leading_space: bool) -> LabelIds:
     """Tokenises every language's words; `auto` is `all`, scored by one token when that is all there is.

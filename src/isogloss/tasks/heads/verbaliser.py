@@ -3,8 +3,9 @@
 Decoder (arXiv 2402.03782, section 3): text, prompt (if the stack has one after the text), EOS; the state in
 front of EOS predicts the label word. Encoder-decoder: the word is what the decoder writes. Encoder: the word
 fills a mask of a template. Words of several tokens are scored exactly: the sum of their tokens'
-log-probabilities, each given the ones before it (given the masks only, for encoders). What the words of one
-text begin with is run once.
+log-probabilities, each given the ones before it (given the masks only, for encoders). Encoder-decoders write the end
+token too; so do decoders where a word is the beginning of another one, which could otherwise never score better. What
+the words of one text begin with is run once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -84,6 +85,13 @@ class VerbaliserHead(Head):
         self.normalise, self.length_normalised = normalise, length_normalised
         self.leading_space = backbone.kind == "encoder" if leading_space is None else leading_space
         self.ids = label_ids(self.coder.tokenizer, self.verbaliser, part, leading_space=self.leading_space)
+        written = backbone.kind == "encoder-decoder" or (backbone.kind == "decoder" and self.ids.nested())
+        self._ends = self.coder.eos if written else ()
+        if backbone.kind == "decoder" and written and not self._ends:
+            raise IsoglossError(
+                f"A label word is the beginning of another one, and {backbone.name} has no end token to tell them apart; "
+                "choose other words."
+            )
         self.template = template
         if backbone.kind == "encoder":
             self.template = template or _MASK_TEMPLATES[task.kind]
@@ -120,7 +128,7 @@ class VerbaliserHead(Head):
             return [self._masked(number, example, limit) for number, example in enumerate(examples)]
         if self.backbone.kind == "decoder" and limit is not None:
             # Words behind the text take positions too.
-            limit -= 0 if self.ids.single else self.ids.longest() - 1
+            limit -= 0 if self.ids.single else self.ids.longest() + len(self._ends) - 1
         if self.template is not None:
             return [self._templated(number, example, limit) for number, example in enumerate(examples)]
         closing = self.backbone.kind != "decoder" or self.ids.single
@@ -211,7 +219,7 @@ class VerbaliserHead(Head):
         return TaskBatch(text, tuple(rows), labels, forced=forced)
 
     def _target(self, word: tuple[int, ...]) -> tuple[int, ...]:
-        return (*word, *self.coder.eos) if self.backbone.kind == "encoder-decoder" else word
+        return (*word, *self._ends)
 
     def _gold_variant(self, row: Encoded) -> Encoded:
         length = len(self.ids.of(row.language)[row.labels[0]])
@@ -317,7 +325,7 @@ class VerbaliserHead(Head):
         source: list[int] = []
         lines: list[list[int]] = []
         for number, row in enumerate(batch.rows):
-            kept, owners = shared_beginnings(self.ids.of(row.language))
+            kept, owners = shared_beginnings([self._target(word) for word in self.ids.of(row.language)])
             lines.append([len(stems) + owner for owner in owners])
             stems += kept
             source += [number] * len(kept)
@@ -327,7 +335,7 @@ class VerbaliserHead(Head):
         width = states.text_hidden.shape[1]
         steps = [
             [
-                [line * width + step for step in range(len(word))]
+                [line * width + step for step in range(len(self._target(word)))]
                 for line, word in zip(lines[number], self.ids.of(row.language), strict=True)
             ]
             for number, row in enumerate(batch.rows)
