@@ -62,6 +62,16 @@ def test_reading_labels_back(task: str, output: str, want: str | int | None) -> 
     assert get_template(get_task(task)).parse(output, NLI) == want
 
 
+def test_words_that_differ_in_case_or_punctuation_only_are_told_apart() -> None:
+    for labels in (("C++", "C", "C#"), ("+", "-"), ("US", "us")):
+        task = get_task("classification", labels=labels)
+        template = get_template(task)
+        example = Example(id="1", language="eng_Latn", text="x")
+        assert [template.parse(f" {label}\n", example) for label in labels] == list(labels)
+        assert template.parse("", example) is None
+    assert get_template(get_task("classification", labels=("C++", "Rust"))).parse("c.", example) == "C++"
+
+
 @pytest.mark.parametrize("name", ["topic", "nli", "paraphrase", "claims", "sentiment"])
 def test_targets_read_back_as_their_labels(name: str) -> None:
     task = get_task(name)

@@ -69,6 +69,14 @@ def _remove_urls(text: str) -> str:
     return " ".join(_URL.sub(" ", text).split())
 
 
+def _without_case(text: str) -> str:
+    return text.strip().casefold()
+
+
+def _bare(text: str) -> str:
+    return text.strip(string.whitespace + string.punctuation).casefold()
+
+
 @dataclass(frozen=True)
 class LabelTemplate:
     """The model writes a word that stands for the label.
@@ -112,12 +120,14 @@ class LabelTemplate:
     def parse(self, output: str, example: Example) -> str | int | None:
         """The label whose word is the output, else the fallback's.
 
-        Case and the white space and punctuation around the output do not count.
+        White space around the output does not count; case does only where words differ in nothing else, and so does
+        punctuation at the ends (`C`, `C++`; `+`, `-`).
         """
-        found = output.strip(string.whitespace + string.punctuation).casefold()
-        for label, word in self.words.items():
-            if found == word.strip(string.punctuation).casefold():
-                return label
+        for form in (str.strip, _without_case, _bare):
+            found = form(output)
+            for label, word in self.words.items():
+                if found and found == form(word):
+                    return label
         return self.fallback(output) if self.fallback is not None else None
 
 
