@@ -1,5 +1,8 @@
 """What training does with dropout, and what it records: dev scores are those of the saved weights."""
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +11,12 @@ import pytest
 import torch
 
 from isogloss.backbones import Backbone
+from isogloss.errors import IsoglossError
 from isogloss.formats import load_module, read_info
 from isogloss.languages import resolve
-from isogloss.modules import create_module, parse_module
-from isogloss.tasks import evaluate_predictions, get_task
+from isogloss.modules import TransferModule, create_module, parse_module
+from isogloss.tasks import Example, evaluate_predictions, get_task
+from isogloss.training import language_stage, task_stage
 from isogloss.training.evaluation import load_parts, make_predictor
 from isogloss.training.language_stage import LanguageStage, train_language
 from isogloss.training.task_stage import TaskStage, train_task
@@ -120,3 +125,70 @@ def test_the_backbone_has_a_rate_of_its_own(tmp_path: Path) -> None:
         start, end = dict(fresh.named_parameters()), dict(module.named_parameters())
         assert any(not torch.equal(start[name], end[name]) for name in start)
     assert moved == {0.0: False, 0.01: True}
+
+
+def _unsaved(monkeypatch: pytest.MonkeyPatch, module: Any, train: Callable[..., Any]) -> None:
+    """Runs a training that is killed when all but the result is written, so that its checkpoints stay."""
+
+    def killed(*_: Any) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(module, "save_output", killed)
+        train()
+
+
+def test_a_task_stage_continues_with_the_same_settings_and_data_only(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tools.topic_examples()
+
+    def train(
+        examples: list[Example] = rows, dev: list[Example] = rows, module: TransferModule | None = None, **changes: Any
+    ) -> dict[str, Any]:
+        stage = TaskStage(**{"steps": 2, "batch_size": 4, **changes})
+        modules = [] if module is None else [module]
+        config = parse_module("prompt:2")
+        return train_task(backbone, TOPIC, examples, dev, config, stage, tmp_path / "out", language_modules=modules)
+
+    def language(name: str) -> TransferModule:
+        module = create_module(parse_module("prompt:2"), backbone).requires_grad_(False)
+        module.info.role, module.info.language, module.digest = "language", "eng_Latn", name
+        return module
+
+    _unsaved(monkeypatch, task_stage, lambda: train(module=language("one")))
+    other = [replace(row, label="travel") for row in rows]
+    for changes in (
+        {"batch_size": 2},
+        {"tokens_per_batch": 100},
+        {"prompt_fusion": "average"},
+        {"examples": other},
+        {"dev": other},
+        {"module": language("two")},
+    ):
+        with pytest.raises(IsoglossError, match="other settings or data"):
+            train(**{"module": language("one"), **changes})  # type: ignore[arg-type]
+    assert train(module=language("one"))["steps"] == 2
+
+
+def test_a_language_stage_continues_with_the_same_settings_only(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(tools.TEXTS * 5), encoding="utf-8")
+
+    def train(**changes: Any) -> dict[str, Any]:
+        stage = LanguageStage(**{"steps": 2, "length": 16, "batch_size": 4, "validation_documents": 2, **changes})
+        spec, out = parse_module("adapter:4"), tmp_path / "out"
+        return train_language(backbone, resolve("en"), [text], spec, stage, out, cache_dir=tmp_path / "cache")
+
+    _unsaved(monkeypatch, language_stage, train)
+    for changes in ({"batch_size": 2}, {"rate": 0.5}):
+        with pytest.raises(IsoglossError, match="other settings or data"):
+            train(**changes)
+    # Checkpoints of versions that did not compare them are continued as before.
+    state = next((tmp_path / "out" / ".checkpoint").glob("step-*")) / "state.json"
+    older = json.loads(state.read_text())
+    older.pop("settings")
+    state.write_text(json.dumps(older))
+    assert train(licence="CC0")["steps"] == 2

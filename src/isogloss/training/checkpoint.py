@@ -52,10 +52,11 @@ class Checkpoints:
     Args:
         folder: The output folder; checkpoints live in its ".checkpoint".
         key: Content key of all that must not change between starts.
+        settings: Another one, which checkpoints written before there was one may lack.
     """
 
-    def __init__(self, folder: str | Path, key: str) -> None:
-        self.output, self.place, self._key = Path(folder), Path(folder) / _FOLDER, key
+    def __init__(self, folder: str | Path, key: str, settings: str = "") -> None:
+        self.output, self.place, self._key, self._settings = Path(folder), Path(folder) / _FOLDER, key, settings
         self._best_written: int | None = None
         self.last_step: int | None = None
 
@@ -76,6 +77,7 @@ class Checkpoints:
                 head = {
                     "format": _FORMAT,
                     "key": self._key,
+                    "settings": self._settings,
                     "step": checkpoint.step,
                     "best_step": checkpoint.best_step,
                 }
@@ -133,7 +135,7 @@ class Checkpoints:
                 f"The checkpoints in '{self.place}' are of format {facts['format']}, this version reads "
                 f"{_FORMAT}; delete them or choose another output folder."
             )
-        if facts["key"] != self._key:
+        if facts["key"] != self._key or facts.get("settings", self._settings) != self._settings:
             raise OtherRunError(
                 f"The checkpoints in '{self.place}' belong to a run with other settings or data; "
                 "use the same ones to continue it, or choose another output folder."

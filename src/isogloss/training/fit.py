@@ -42,6 +42,7 @@ def fit(
     resume: bool = True,
     progress: Progress | None = None,
     identity: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> FitResult:
     """Trains `parts` on `batches`.
 
@@ -69,6 +70,7 @@ def fit(
         progress: Where to show what happens; None shows nothing.
         identity: JSON data that tells this run from others (digests of data, module specs ...); a checkpoint
             of another identity is refused.
+        settings: More of it, which checkpoints of versions that did not compare it may lack.
 
     Returns:
         What was done. The modules hold the best weights (or the last, without `validate` or `keep_best`), in evaluation
@@ -107,7 +109,7 @@ def fit(
         validate=validate,
         update=update,
         roots=[*(root for root in modules.values() if any(p.requires_grad for p in root.parameters())), *computing],
-        store=None if folder is None else Checkpoints(folder, key),
+        store=None if folder is None else Checkpoints(folder, key, content_key(dict(settings or {}))),
         processes=processes,
         progress=shown,
         tracker=tracker,

@@ -236,6 +236,7 @@ def train_on_text(
         folder=target,
         progress=progress,
         identity={"backbone": backbone.fingerprint, **identity},
+        settings={**vars(stage), "tracker": None, "licence": None},
     )
     bare = Stack(backbone)
     metrics: dict[str, dict[str, float]] = {}

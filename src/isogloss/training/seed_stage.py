@@ -26,7 +26,7 @@ from isogloss.training.config import LossResult, TrainedPart
 from isogloss.training.fit import fit
 from isogloss.training.language_stage import EVERY, language_of
 from isogloss.training.progress import Progress
-from isogloss.training.task_stage import TaskStage, keep_task
+from isogloss.training.task_stage import TaskStage, answers_key, keep_task
 
 
 def can_share(backbone_kind: str | None, config: ModuleConfig, stage: TaskStage) -> bool:
@@ -122,6 +122,11 @@ def train_task_seeds(
             "seeds": [run.stage.seed for run in runs],
             "rows": content_key([[row.input_ids for row in run.rows] for run in runs]),
             "languages": sorted(by_language),
+        },
+        settings={
+            "stage": replace(stages[0], seed=0).learned,
+            "answers": [answers_key(run.rows) for run in runs],
+            "language_modules": first.digests,
         },
     )
     best.put_back()

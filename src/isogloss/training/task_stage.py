@@ -16,7 +16,7 @@ from isogloss.modules import ModuleConfig, TransferModule, format_module
 from isogloss.stack import Bank, Stack
 from isogloss.storage import content_key
 from isogloss.tasks import Example, Task, evaluate_predictions, few_shot
-from isogloss.tasks.heads import Head, make_head, truncation
+from isogloss.tasks.heads import Encoded, Head, make_head, truncation
 from isogloss.training.buckets import Batches, TokenBudgetBatches
 from isogloss.training.config import FitConfig, LossResult, TrainedPart
 from isogloss.training.defaults import check_given, optimisation
@@ -94,6 +94,11 @@ class TaskStage:
     def stack_options(self) -> dict[str, Any]:
         """Keyword arguments for `Stack`."""
         return {"prompt_fusion": self.prompt_fusion, "double_language_prompt": self.double_language_prompt}
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """The fields that change what is learned, as plain data for a content key."""
+        return {**vars(self), "head_options": dict(self.head_options), "tracker": None}
 
 
 def train_task(
@@ -229,6 +234,11 @@ def keep_task(
     }
 
 
+def answers_key(rows: Sequence[Encoded]) -> str:
+    """Content key of what rows teach."""
+    return content_key([[row.labels, row.target] for row in rows])
+
+
 def predictor_notation(by_language: Mapping[str, TransferModule], module: TransferModule) -> str:
     """The stack as people write it, the language part by its first source."""
     parts = [f"{found.method}:{found.info.label}" for code, found in by_language.items() if code == EVERY]
@@ -267,6 +277,7 @@ class _Trainer:
         self.backbone, self.module, self.head, self.predictor, self.stage = backbone, module, head, predictor, stage
         shared = [found for code, found in by_language.items() if code == EVERY]
         self.shared = [found.digest for found in shared]
+        self.digests = {code: by_language[code].digest for code in sorted(by_language)}
         self.index = {code: number for number, code in enumerate(sources)} if len(by_language) > len(shared) else None
         parts: list[TransferModule | Bank] = [module]
         if self.index is not None:
@@ -350,6 +361,12 @@ class _Trainer:
                 "rows": content_key([row.input_ids for row in rows]),
                 "languages": sorted(self.index or ()),
                 **({"shared": self.shared} if self.shared else {}),
+            },
+            settings={
+                "stage": self.stage.learned,
+                "answers": answers_key(rows),
+                "dev": content_key([[item.content(), item.label, item.tags] for item in dev]),
+                "language_modules": self.digests,
             },
         )
         return {
