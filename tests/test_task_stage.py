@@ -1,6 +1,7 @@
 """What training does with dropout, and what it records: dev scores are those of the saved weights."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -192,3 +193,15 @@ def test_a_language_stage_continues_with_the_same_settings_only(
     older.pop("settings")
     state.write_text(json.dumps(older))
     assert train(licence="CC0")["steps"] == 2
+
+
+def test_held_out_text_of_unknown_tokens_has_no_loss(backbone: Backbone, tmp_path: Path) -> None:
+    """A word of another script is one unknown token in BERT's vocabularies; the module is saved all the same."""
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join([*tools.TEXTS * 5, "<unk>" * 60]), encoding="utf-8")
+    stage = LanguageStage(steps=1, length=16, batch_size=4, validation_documents=1)
+    train_language(
+        backbone, resolve("en"), [text], parse_module("adapter:4"), stage, tmp_path / "out", cache_dir=tmp_path / "c"
+    )
+    found = read_info(tmp_path / "out").info.scores["held_out"]
+    assert found["tokens"] == 0 and math.isnan(found["loss"])

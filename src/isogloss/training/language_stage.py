@@ -277,6 +277,9 @@ def held_out(
             loss += float(stack.lm_loss(states, labels))
             correct += int(stack.correct(states, labels).sum())
         count += len(labels)
+    if not count:
+        # Of text whose script the vocabulary lacks every token is unknown, and nothing is asked of those.
+        return {"loss": float("nan"), "token_accuracy": float("nan"), "tokens": 0}
     return {"loss": round(loss / count, 4), "token_accuracy": round(correct / count, 4), "tokens": int(count)}
 
 
