@@ -12,6 +12,8 @@ import torch
 from _cli_tools import World, build_world, isogloss, succeed
 
 from isogloss import backbones
+from isogloss.cli._identify import Identifier
+from isogloss.errors import IsoglossError
 
 
 @pytest.fixture(scope="module")
@@ -389,3 +391,11 @@ def test_the_hub_out_of_reach(
     refused(capsys, ("modules", "push", world.sk, "me/sk"), "me/sk", "Name or service not known")
     refused(capsys, ("modules", "pull", "me/sk", "-o", tmp_path / "sk"), "me/sk", "connection")
     assert not list(tmp_path.iterdir())
+
+
+def test_language_auto_does_not_choose_between_two_scripts_of_one_language() -> None:
+    """All rows would be given the module of one of them, without a word about it."""
+    pytest.importorskip("py3langid")
+    with pytest.raises(IsoglossError, match="srp_Cyrl from srp_Latn"):
+        Identifier.automatic(["srp_Cyrl", "ces_Latn", "srp_Latn"])
+    assert Identifier.automatic(["srp_Cyrl", "ces_Latn"])(["Ово је на српском језику."]) == ["srp_Cyrl"]

@@ -41,6 +41,12 @@ class Identifier:
         model = LanguageIdentifier.from_model_file(MODEL_FILE)
         by_label = _labels(model)
         wanted = {resolve(code).iso639_3: code for code in languages}
+        twins = sorted(code for code in languages if code not in wanted.values())
+        if twins:
+            raise IsoglossError(
+                f"--language auto: py3langid does not tell {twins[0]} from {wanted[resolve(twins[0]).iso639_3]}, one language in "
+                "two scripts; name the language of the rows, or leave one of the two modules out."
+            )
         chosen = {label: wanted.get(iso) for label, iso in by_label.items()}
         if languages:
             unknown = sorted(code for iso, code in wanted.items() if iso not in by_label.values())
