@@ -361,3 +361,9 @@ def test_dropout_only_in_training(tiny: Tiny, ids: Tensor) -> None:
         stack.train()
         assert not torch.equal(stack.hidden(ids, torch.ones_like(ids)), still)
         stack.eval()
+
+
+@pytest.mark.parametrize("spec", ["adapter:16,invertible=true,invertible_reduction=0", "lora:8,dropout=2"])
+def test_values_that_no_module_can_have_are_refused_before_it_is_made(spec: str) -> None:
+    with pytest.raises(IsoglossError, match="must be"):
+        parse_module(spec)

@@ -77,6 +77,8 @@ class BottleneckConfig(ModuleConfig):
                 )
         if not self.reduction > 0:  # also refuses NaN
             raise IsoglossError(f"The adapter reduction must be above 0, but it is {self.reduction}.")
+        if self.invertible_reduction < 1:
+            raise IsoglossError(f"The invertible reduction must be at least 1, but it is {self.invertible_reduction}.")
         if not 0 <= self.dropout < 1:
             raise IsoglossError(f"The adapter dropout must be in [0, 1), but it is {self.dropout}.")
 

@@ -39,6 +39,8 @@ class LowRankConfig(ModuleConfig):
         """Checks the rank and fills in alpha."""
         if self.rank < 1:
             raise IsoglossError(f"The LoRA rank must be at least 1, but it is {self.rank}.")
+        if not 0 <= self.dropout < 1:
+            raise IsoglossError(f"The LoRA dropout must be in [0, 1), but it is {self.dropout}.")
         if not self.alpha:
             object.__setattr__(self, "alpha", float(self.rank))
 
