@@ -5,7 +5,8 @@
     python tools/pool_results.py run --ablate --arms --seeds 1 --tasks topic retrieval   # M, length, query, selection; small
     python tools/pool_results.py write                        # docs/results/pool.md from what is there
 
-Backbones go to runs/pool/<arm>-<seed>, each finished score is one JSON file under docs/results/pool/, so a killed run goes on.
+Backbones go to runs/pool/<arm>-<seed>, each finished score is one JSON file under docs/results/pool/, so a killed run goes on;
+what was made with other options is made again.
 """
 
 import argparse
@@ -34,6 +35,8 @@ from isogloss.training.task_stage import TaskStage, train_task
 SHARED = Path(os.environ.get("ISOGLOSS_SHARED", "../shared")) / "data"
 RECIPES = Path("recipes/pretrain/pool")
 OUT = Path("docs/results/pool")
+# Of the fine-tuning and scoring.
+SETTINGS = ("epochs", "limit_train", "limit_test")
 ARMS = ("none", "pool", "shared", "oracle")
 # One choice changed at a time, against 64 prompts of 4, mean query, cosine, soft; at the smallest size, as there are many.
 SMALL = {"hidden": 96, "layers": 2, "heads": 3, "ffn": 192}
@@ -68,8 +71,6 @@ UNSEEN = (
 def backbone_of(arm: str, seed: int, steps: int | None) -> Path:
     """Pre-trains an arm, or goes on with it, or finds it finished."""
     folder = Path("runs/pool") / f"{in_files(arm)}-{seed}"
-    if (folder / "isogloss.json").is_file():
-        return folder
     recipe = read_recipe(RECIPES / f"{arm if arm in ARMS else 'pool'}.yaml")
     # Vocabulary and first embeddings are those of one seed, as the arms and seeds do not differ in them.
     changes: dict[str, Any] = {"seed": seed, "text_seed": 1, "name": f"pool-{arm}-{seed}"}
@@ -77,7 +78,12 @@ def backbone_of(arm: str, seed: int, steps: int | None) -> Path:
         changes |= {"pool": ABLATIONS[arm], "model": recipe.model.model_copy(update=SMALL)}
     if steps:
         changes["stages"] = [recipe.stages[0].model_copy(update={"steps": steps})]
-    pretrain(recipe.model_copy(update=changes), folder, checkpoint_seconds=120, progress=Progress(f"{arm} {seed}"))
+    recipe = recipe.model_copy(update=changes)
+    card, done = folder / "isogloss.json", False
+    if card.is_file():
+        done = read_json(card)["steps"] == recipe.steps
+    if not done:
+        pretrain(recipe, folder, overwrite=card.is_file(), checkpoint_seconds=120, progress=Progress(f"{arm} {seed}"))
     return folder
 
 
@@ -122,7 +128,7 @@ def run(options: argparse.Namespace) -> None:
     arms = [*options.arms, *(ABLATIONS if options.ablate else ())]
     for seed in options.seeds:
         for arm in arms:
-            missing = [task for task in options.tasks if not record(arm, task, seed).is_file()]
+            missing = [task for task in options.tasks if not is_done(arm, task, seed, options)]
             if not missing:
                 continue
             folder = backbone_of(arm, seed, options.steps)
@@ -143,9 +149,7 @@ def run(options: argparse.Namespace) -> None:
                     "text_tokens": card["text_tokens"],
                     "validation_loss": card["validation_loss"],
                     "seconds": round(time.time() - began, 1),
-                    "epochs": options.epochs,
-                    "limit_train": options.limit_train,
-                    "limit_test": options.limit_test,
+                    **{name: getattr(options, name) for name in SETTINGS},
                 }
                 write_json(record(arm, task, seed), facts)
                 mean = statistics.mean(value for code, value in found["scores"].items() if code != "eng_Latn")
@@ -160,6 +164,17 @@ def in_files(arm: str) -> str:
 def record(arm: str, task: str, seed: int) -> Path:
     """The file of one score."""
     return OUT / f"{in_files(arm)}-{task}-{seed}.json"
+
+
+def is_done(arm: str, task: str, seed: int, options: argparse.Namespace) -> bool:
+    """Whether a score is there, made with these options."""
+    place = record(arm, task, seed)
+    if not place.is_file():
+        return False
+    found = read_json(place)
+    steps = options.steps or read_recipe(RECIPES / "pool.yaml").steps
+    wanted = {"steps": steps, **{name: getattr(options, name) for name in SETTINGS}}
+    return all(found[name] == value for name, value in wanted.items())
 
 
 def write(options: argparse.Namespace) -> None:
@@ -188,6 +203,11 @@ def table(title: str, records: list[dict[str, Any]], arms: list[str]) -> list[st
     codes = [code for code in first["scores"] if all(code in item["scores"] for item in records)]
     targets = [code for code in codes if code != "eng_Latn"]
     sorted_in = groups(targets, seen=first["languages"], text=first["text_tokens"])
+    first_arm = {
+        item["seed"]: statistics.mean(item["scores"][code] for code in targets)
+        for item in records
+        if item["arm"] == arms[0]
+    }
     rows: dict[str, dict[str, list[float]]] = {arm: {} for arm in arms}
     for item in records:
         own = rows[item["arm"]]
@@ -198,11 +218,18 @@ def table(title: str, records: list[dict[str, Any]], arms: list[str]) -> list[st
             **group_means(scores, sorted_in),
             "validation loss": statistics.mean(item["validation_loss"].values()),
         }
+        if (start := first_arm.get(item["seed"])) is not None:
+            values[f"zero-shot against {arms[0]}, same seed"] = values["zero-shot mean"] - start
         for name, value in values.items():
             own.setdefault(name, []).append(value)
     names = list(dict.fromkeys(name for own in rows.values() for name in own))
     lines = [
         f"## {title} ({first['metric']})",
+        "",
+        "    python tools/pool_results.py run "
+        + ("--ablate " if arms[0] in ABLATIONS else "")
+        + f"--steps {first['steps']} --epochs {first['epochs']:g} --limit-train {first['limit_train']}"
+        + (f" --limit-test {first['limit_test']}" if first["limit_test"] else ""),
         "",
         f"{len(targets)} target languages; groups: "
         + "; ".join(f"{name}: {', '.join(members)}" for name, members in sorted_in.items())
