@@ -166,8 +166,9 @@ class Backbone:
         return hidden
 
     def freeze(self) -> None:
-        """Turns gradients off for every weight of the backbone."""
+        """Turns gradients off for every weight of the backbone, and frees those that a training has left."""
         self.model.requires_grad_(False)
+        self.model.zero_grad(set_to_none=True)
 
     def unfreeze(self) -> None:
         """Turns gradients on for every weight (the unfrozen arm of S2, plain fine-tuning)."""

@@ -70,6 +70,9 @@ def first_order(
     taken: list[Product] = []
     gates: list[Tensor] = []
     losses: list[Tensor] = []
+    # Those of an earlier training on the same weights would be added to the first step's.
+    for parameter in parameters:
+        parameter.grad = None
     for number, batch in enumerate(support):
         value = loss(batch)
         # `backward` and not `grad`: what it leaves in a parameter is that parameter's own memory, free to be reused.
