@@ -4,11 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from isogloss.backbones import Backbone
-from isogloss.meta import load_rule
-from isogloss.modules import parse_module
+from isogloss.errors import IsoglossError
+from isogloss.formats import load_module, read_info
+from isogloss.meta import learn_start, load_rule, open_update
+from isogloss.meta import start as start_module
+from isogloss.modules import create_module, parse_module
 from isogloss.tasks import Example
 from isogloss.training.task_stage import TaskStage, train_task
 from tests.test_meta_training import STAGE, TASK, backbone, examples, rule, same
@@ -34,3 +38,86 @@ def test_what_a_training_before_it_left_does_not_reach_a_rule(backbone: Backbone
     rule(backbone, tmp_path / "after", stage, "none")
     first, second = (load_rule(tmp_path / name)[0].state_dict() for name in ("fresh", "after"))
     assert same(first, second)
+
+
+def start(backbone: Backbone, out: Path, **options: Any) -> dict[str, Any]:
+    """A short first-order start."""
+    stage = replace(
+        STAGE,
+        method="fomaml",
+        train="all",
+        outer_steps=1,
+        start_epochs=0.5,
+        learning_rate=None,
+        **options.pop("how", {}),
+    )
+    return learn_start(
+        backbone, TASK, examples("eng_Latn"), examples("deu_Latn"), parse_module("none"), stage, out, **options
+    )
+
+
+def test_languages_that_a_given_start_has_seen_stay_seen(backbone: Backbone, tmp_path: Path) -> None:
+    rows = [*examples("eng_Latn", 8), *examples("slk_Latn", 8)]
+    mixed = first_tuning(backbone, tmp_path / "mixed", rows)
+    with pytest.raises(
+        IsoglossError, match="--start: the module was fine-tuned on eng_Latn, slk_Latn, not on eng_Latn"
+    ):
+        start(backbone, tmp_path / "out", start=mixed)
+    helped = tmp_path / "helped"
+    start(backbone, helped, data_name="first", auxiliary_split="dev")
+    learned = learn_start(
+        backbone,
+        TASK,
+        examples("eng_Latn"),
+        examples("hin_Deva"),
+        parse_module("none"),
+        replace(STAGE, method="fomaml", train="all", outer_steps=1, learning_rate=None),
+        tmp_path / "again",
+        start=helped,
+        data_name="second",
+        auxiliary_split="dev",
+    )
+    training = read_info(learned["module"]).info.training
+    assert training["seen"] == ["deu_Latn", "eng_Latn", "hin_Deva"]
+    # The rows that it was fine-tuned on, and those of the outer steps.
+    assert (training["data"], training["meta"]["data"]) == ("first", "second")
+    assert open_update(learned["module"]).facts["data"] == "second"
+    with pytest.raises(IsoglossError, match="--start: labels of deu_Latn took part in making the module"):
+        learn_start(
+            backbone,
+            TASK,
+            examples("eng_Latn"),
+            examples("hin_Deva"),
+            parse_module("none"),
+            replace(STAGE, method="fomaml", train="all", learning_rate=None),
+            tmp_path / "more",
+            start=helped,
+            targets=["deu_Latn"],
+        )
+
+
+def test_a_start_keeps_the_language_part_it_was_trained_over(backbone: Backbone, tmp_path: Path) -> None:
+    plain = first_tuning(backbone, tmp_path / "plain")
+    parts = []
+    for code in ("eng_Latn", "deu_Latn"):
+        part = create_module(parse_module("adapter:4"), backbone, seed=1)
+        part.info.role, part.info.language = "language", code
+        parts.append(part)
+    with pytest.raises(
+        IsoglossError, match="over a language part of method 'none', but --language-module gives adapter"
+    ):
+        start(backbone, tmp_path / "out", start=plain, language_modules=parts)
+
+
+def test_a_fine_tuning_of_other_options_is_not_taken_over(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the fine-tuning in front and the first checkpoint of the outer steps, then started with another seed."""
+    with monkeypatch.context() as patch:
+        patch.setattr(start_module, "fit", lambda *given, **named: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            start(backbone, tmp_path / "out")
+    start(backbone, tmp_path / "out", how={"seed": 7})
+    start(backbone, tmp_path / "whole", how={"seed": 7})
+    first, second = (load_module(tmp_path / name, backbone) for name in ("out", "whole"))
+    assert same(first.head_state, second.head_state)

@@ -184,7 +184,7 @@ class StartUpdate:
             "method": meta["method"],
             "start": saved.digest,
             "auxiliary": meta["auxiliary"],
-            "data": saved.info.training["data"],
+            "data": meta.get("data", saved.info.training["data"]),
             "split": meta["split"],
         }
 

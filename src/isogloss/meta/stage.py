@@ -152,6 +152,8 @@ def build_parts(
     head: Head,
     stage: MetaStage,
     language_modules: Sequence[TransferModule] = (),
+    *,
+    stack_options: Mapping[str, Any] | None = None,
 ) -> Parts:
     """Puts a meta-training together.
 
@@ -161,6 +163,7 @@ def build_parts(
         head: Its head.
         stage: How.
         language_modules: Frozen modules of all languages of the episodes, or none.
+        stack_options: `prompt_fusion` and the like, of a start.
     """
     full = stage.train == "all"
     backbone.unfreeze() if full else backbone.freeze()
@@ -169,7 +172,7 @@ def build_parts(
     if language_modules:
         members.insert(0, Bank(language_modules))
         index = {str(found.info.language): number for number, found in enumerate(language_modules)}
-    stack = Stack(backbone, members)
+    stack = Stack(backbone, members, **dict(stack_options or {}))
     how = optimisation(backbone, module.method, full=full, learning_rate=stage.learning_rate)
     # As `train task` has it: a fresh head learns faster than what it stands on.
     head_rate = stage.head_learning_rate

@@ -25,12 +25,13 @@ from isogloss.meta.memory import Estimate
 from isogloss.meta.objective import twice_differentiable
 from isogloss.meta.stage import STARTS, MetaStage, Parts, build_parts, check_memory
 from isogloss.modules import ModuleConfig, TransferModule, format_module
-from isogloss.storage import read_json
+from isogloss.storage import content_key, read_json
 from isogloss.tasks import Example, Task
 from isogloss.tasks.heads import Encoded, Head, make_head
 from isogloss.training.config import FitConfig, LossResult, TrainedPart
 from isogloss.training.evaluation import rebuild_head
 from isogloss.training.fit import fit
+from isogloss.training.language_stage import EVERY
 from isogloss.training.new_module import new_module
 from isogloss.training.progress import Progress
 from isogloss.training.task_stage import TaskStage, lent, train_task
@@ -38,8 +39,6 @@ from isogloss.training.task_stage import TaskStage, lent, train_task
 _INNER, _OUTER = 5.0, 0.5
 # Reptile's eps: how far one outer step goes to where the inner steps led.
 _REPTILE = 0.3
-# Inside the folder of checkpoints, so that it goes with them when the result is saved.
-_FIRST = Path(".checkpoint") / "start"
 
 
 def learn_start(
@@ -89,7 +88,13 @@ def learn_start(
         raise IsoglossError(f"The method '{stage.method}' learns no start; use one of {', '.join(STARTS)}.")
     given = begin(task, source, auxiliary, targets, language_modules, out, overwrite=overwrite)
     task, target, sources = given.task, given.target, given.sources
-    first = Path(start) if start is not None else target / _FIRST
+    if start is not None:
+        first = Path(start)
+    else:
+        # Inside the folder of checkpoints, so that it goes with them when the result is saved; named by what it is made
+        # from, as an interrupted run may be started again with other options.
+        key = _tuning_key(backbone, task, source, config, stage, language_modules, data_name, split)
+        first = target / ".checkpoint" / f"start-{key[:16]}"
     untuned = start is None and not (first / "module.json").is_file()
     if untuned:
         needed = _refuse_early(backbone, task, auxiliary, config, stage, language_modules)
@@ -98,14 +103,16 @@ def learn_start(
         own = [module for module in language_modules if module.info.language in sources]
         _fine_tune(backbone, task, source, config, stage, first, own, data_name, split, progress)
     saved = load_module(first, backbone)
-    _check_start(saved, task, stage, config, backbone)
+    _check_start(saved, task, stage, config)
+    _check_languages_of_start(saved, sources, targets, language_modules)
     module = new_module(config, backbone, seed=stage.seed, labels=task.labels or ())
     module.info.role, module.info.task, module.info.language = "task", task.name, ",".join(sources)
     head = rebuild_head(saved, backbone)
     with lent(backbone):
         head.requires_grad_(True)
         set_weights(saved, backbone, module, head, full=stage.train == "all")
-        parts = build_parts(backbone, module, head, stage, language_modules)
+        stack = saved.info.training.get("stack")
+        parts = build_parts(backbone, module, head, stage, language_modules, stack_options=stack)
         run, rows, draws, memory = _ready(parts, head, auxiliary, stage)
         if progress and not untuned:
             progress.note(str(memory))
@@ -129,17 +136,21 @@ def learn_start(
             module.backbone_state = dict(saved.backbone_state)
     module.head = head if list(head.state_dict()) else None
     module.info.head = head.to_json()
+    # A start from elsewhere has a history of its own: what it was learned from stays on the record.
+    before = saved.info.training
+    learned = before.get("data", data_name)
     module.info.training = {
-        **saved.info.training,
-        "data": data_name,
-        "split": split,
+        **before,
+        "data": learned,
+        "split": before.get("split", split),
         "source": sources,
-        "seen": sorted({*sources, *given.auxiliaries}),
+        "seen": sorted({*sources, *given.auxiliaries, *before.get("seen", ())}),
         "train": stage.train,
         "seed": stage.seed,
         "meta": {
             "method": stage.method,
             "auxiliary": given.auxiliaries,
+            **({} if data_name == learned else {"data": data_name}),
             "split": auxiliary_split,
             "examples": len(auxiliary),
             "targets": list(targets),
@@ -233,7 +244,32 @@ def _fine_tune(
     )
 
 
-def _check_start(saved: TransferModule, task: Task, stage: MetaStage, config: ModuleConfig, backbone: Backbone) -> None:
+def _tuning_key(
+    backbone: Backbone,
+    task: Task,
+    source: Sequence[Example],
+    config: ModuleConfig,
+    stage: MetaStage,
+    language_modules: Sequence[TransferModule],
+    data_name: str,
+    split: str,
+) -> str:
+    """Of everything that the fine-tuning in front depends on."""
+    return content_key(
+        {
+            "backbone": backbone.fingerprint,
+            "task": [task.name, list(task.labels or ())],
+            "rows": [repr(example) for example in source],
+            "data": [data_name, split],
+            "module": format_module(config),
+            "languages": [module.digest or module.method for module in language_modules],
+            "head": [stage.head, dict(stage.head_options)],
+            "stage": [stage.train, stage.batch_size, stage.start_epochs, stage.seed],
+        }
+    )
+
+
+def _check_start(saved: TransferModule, task: Task, stage: MetaStage, config: ModuleConfig) -> None:
     if saved.info.role != "task" or saved.info.task != task.name:
         raise IsoglossError(
             f"--start: the folder holds '{saved.method}:{saved.info.label}', not a module for the task {task.name}; give one "
@@ -245,6 +281,36 @@ def _check_start(saved: TransferModule, task: Task, stage: MetaStage, config: Mo
         )
     if stage.train == "modules" and saved.backbone_state:
         raise IsoglossError("--start: the module carries a changed backbone; give --train all as it was trained with.")
+
+
+def _check_languages_of_start(
+    saved: TransferModule, sources: Sequence[str], targets: Sequence[str], language_modules: Sequence[TransferModule]
+) -> None:
+    """Refuses a start of other languages, or over another language part, than the meta-training is told of."""
+    training = saved.info.training
+    taught = list(training.get("source", ()))
+    if taught and set(taught) != set(sources):
+        raise IsoglossError(
+            f"--start: the module was fine-tuned on {', '.join(taught)}, not on {', '.join(sources)}; give its languages by --source."
+        )
+    lent = [code for code in targets if code in training.get("seen", ())]
+    if lent:
+        raise IsoglossError(
+            f"--start: labels of {lent[0]} took part in making the module, so its score would not be zero-shot; take it out of "
+            "--targets, or give another start."
+        )
+    if EVERY in training.get("language_modules", {}):
+        raise IsoglossError(
+            "--start: the module was trained over a module that serves every language (a prompt pool, say), which meta-training "
+            "does not take; give a start without."
+        )
+    over = str(training.get("language_method", "none"))
+    there = {module.method for module in language_modules} or {"none"}
+    if there != {over}:
+        raise IsoglossError(
+            f"--start: the module was trained over a language part of method '{over}', but --language-module gives "
+            f"{', '.join(sorted(there))}; give the same ones, or none where it had none."
+        )
 
 
 class _Run:
