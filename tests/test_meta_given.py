@@ -12,8 +12,11 @@ from isogloss.errors import IsoglossError
 from isogloss.formats import load_module, read_info
 from isogloss.meta import learn_start, load_rule, open_update
 from isogloss.meta import start as start_module
+from isogloss.meta.objective import Objective
 from isogloss.modules import create_module, parse_module
+from isogloss.stack import Stack
 from isogloss.tasks import Example
+from isogloss.tasks.heads import Encoded, make_head
 from isogloss.training.task_stage import TaskStage, train_task
 from tests.test_meta_training import STAGE, TASK, backbone, examples, rule, same
 
@@ -121,3 +124,29 @@ def test_a_fine_tuning_of_other_options_is_not_taken_over(
     start(backbone, tmp_path / "whole", how={"seed": 7})
     first, second = (load_module(tmp_path / name, backbone) for name in ("out", "whole"))
     assert same(first.head_state, second.head_state)
+
+
+def objective(backbone: Backbone, spec: str) -> tuple[Objective, list[Encoded]]:
+    """The loss of four rows under a pool that learns."""
+    module = create_module(parse_module(spec), backbone, seed=1)
+    head = make_head("linear", TASK, backbone, default_seed=1)
+    stack = Stack(backbone, [module])
+    return Objective(stack, head).eval(), head.encode(examples("eng_Latn", 4), budget=stack.text_budget)
+
+
+def test_a_pool_is_told_the_languages_of_its_rows(backbone: Backbone) -> None:
+    found, rows = objective(backbone, "pool:2x2,selection=oracle,languages=eng_Latn+deu_Latn")
+    with torch.no_grad():
+        english, german = (
+            float(found([replace(row, language=code) for row in rows])) for code in ("eng_Latn", "deu_Latn")
+        )
+    assert english != german
+
+
+def test_a_pools_own_loss_is_learned_from_and_not_heaped_up(backbone: Backbone) -> None:
+    found, rows = objective(backbone, "pool:4x2,selection=top-hard,top=2")
+    plain = float(found(rows).detach())
+    found.train()
+    found.head.eval()
+    assert abs(float(found(rows).detach()) - plain) > 1e-3
+    assert found.stack.take_module_loss() is None

@@ -17,7 +17,7 @@ _SDPA = ("sdpa", OWN_ATTENTION)
 
 
 class Objective(nn.Module):
-    """Mean task loss of rows.
+    """Mean task loss of rows, with what modules add of their own (a pool's pull loss), as in a task stage.
 
     Args:
         stack: What runs the text.
@@ -29,17 +29,22 @@ class Objective(nn.Module):
         super().__init__()
         self.stack, self.head = stack, head
         self._index = dict(language_index) if language_index is not None else None
+        # Whether a module, or the backbone's own pool, is told the language of its rows.
+        self._told = bool(stack.language_routes(["und"]))
         self.tokens = 0
 
     def forward(self, rows: Sequence[Encoded]) -> Tensor:
         """The mean loss, a scalar."""
-        routes = None
+        routes: dict[str, Any] = {}
+        if self._told:
+            routes.update(self.stack.language_routes([row.language for row in rows]))
         if self._index is not None:
-            routes = {"language": [self._index[row.language] for row in rows]}
-        batch = self.head.collate(rows, routes).to(self.stack.backbone.device)
+            routes["language"] = [self._index[row.language] for row in rows]
+        batch = self.head.collate(rows, routes or None).to(self.stack.backbone.device)
         self.tokens += batch.tokens
         total, count = self.head.loss(self.stack, batch)
-        return total / max(count, 1)
+        mean, own = total / max(count, 1), self.stack.take_module_loss()
+        return mean if own is None else mean + own
 
     def at(self, values: Mapping[str, Tensor], rows: Sequence[Encoded]) -> Tensor:
         """The mean loss with other values of some parameters, by the names of `named_parameters`."""
