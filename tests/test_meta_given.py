@@ -10,7 +10,7 @@ import torch
 from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
 from isogloss.formats import load_module, read_info
-from isogloss.meta import learn_start, load_rule, open_update
+from isogloss.meta import MetaStage, learn_rule, learn_start, load_rule, open_update, read_rule
 from isogloss.meta import start as start_module
 from isogloss.meta.objective import Objective
 from isogloss.modules import create_module, parse_module
@@ -150,3 +150,50 @@ def test_a_pools_own_loss_is_learned_from_and_not_heaped_up(backbone: Backbone) 
     found.head.eval()
     assert abs(float(found(rows).detach()) - plain) > 1e-3
     assert found.stack.take_module_loss() is None
+
+
+def test_languages_without_rows_of_their_own_are_refused(backbone: Backbone, tmp_path: Path) -> None:
+    """Two items that both languages share: neither may query, and an episode had nothing to draw."""
+    given = (examples("eng_Latn", 2), examples("deu_Latn", 2))
+    with pytest.raises(
+        IsoglossError, match=r"--auxiliary: German \(deu_Latn\) has 2 labelled rows, and none is left as a query"
+    ):
+        learn_rule(backbone, TASK, *given, parse_module("none"), STAGE, tmp_path / "out")
+    with pytest.raises(IsoglossError, match="no labelled rows of the source"):
+        learn_rule(backbone, TASK, [], given[1], parse_module("none"), STAGE, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learning_rate": -0.1},
+        {"head_learning_rate": -0.1},
+        {"outer_learning_rate": 0.0},
+        {"outer_learning_rate": -1.0},
+        {"clip": -1.0},
+        {"seed": -1},
+        {"query_size": 0},
+        {"start_epochs": 0.0},
+    ],
+)
+def test_numbers_that_cannot_work_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(IsoglossError, match=f"option {next(iter(change))}=.* must be"):
+        MetaStage(**change)
+
+
+def test_a_clip_of_0_does_not_clip(backbone: Backbone, tmp_path: Path) -> None:
+    """As in fine-tuning; it made every inner gradient 0, so that no gate could learn anything."""
+    for name, clip in (("zero", 0.0), ("none", None)):
+        rule(backbone, tmp_path / name, replace(STAGE, outer_steps=2, clip=clip))
+    first, second = (load_rule(tmp_path / name)[0].state_dict() for name in ("zero", "none"))
+    assert same(first, second) and read_rule(tmp_path / "zero").clip is None
+
+
+def test_the_rate_of_adafactor_is_not_taken_for_other_steps(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = {**backbone.card, "training": {"adapter": {"optimiser": "adafactor", "learning_rate": 0.5}}}
+    other = replace(backbone, card=card)  # type: ignore[type-var]
+    with pytest.raises(IsoglossError, match=r"is adafactor, .*; give --base adam and --lr"):
+        rule(other, tmp_path / "out", replace(STAGE, learning_rate=None))
+    rule(other, tmp_path / "out", replace(STAGE, base="adam", outer_steps=1))

@@ -54,6 +54,8 @@ def begin(
         IsoglossError: Languages that do not fit, a missing language module, an occupied output folder.
     """
     sources, auxiliaries = (list(dict.fromkeys(example.language for example in found)) for found in (source, auxiliary))
+    if not sources:
+        raise IsoglossError("There are no labelled rows of the source; check --data, --source and the split.")
     check_languages(sources, auxiliaries, targets)
     _check_language_modules(language_modules, [*sources, *auxiliaries])
     target = claim_output(out, overwrite=overwrite)

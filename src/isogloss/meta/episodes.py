@@ -270,7 +270,21 @@ def share_out(
     if roles == "mixed":
         everything = [*source, *auxiliary]
         return _halves_of_each(everything) if disjoint else (everything, everything)
-    return disjoint_halves(source, auxiliary) if disjoint else (list(source), list(auxiliary))
+    if not disjoint:
+        return list(source), list(auxiliary)
+    halves = disjoint_halves(source, auxiliary)
+    for option, use, rows, left in zip(
+        ("--source", "--auxiliary"), ("support", "query"), (source, auxiliary), halves, strict=True
+    ):
+        there = {example.language for example in left}
+        for code in dict.fromkeys(example.language for example in rows):
+            if code not in there:
+                count = sum(example.language == code for example in rows)
+                raise IsoglossError(
+                    f"{option}: {_named(code)} has {count} labelled rows, and none is left as a {use} when translations are kept "
+                    "apart; give more rows, or --shared-items."
+                )
+    return halves
 
 
 def disjoint_halves(source: Sequence[Example], auxiliary: Sequence[Example]) -> tuple[list[Example], list[Example]]:

@@ -130,7 +130,7 @@ def learn_rule(
         base=parts.base.to_json(),
         learning_rate=parts.how.learning_rate,
         head_learning_rate=parts.head_rate,
-        clip=stage.clip,
+        clip=stage.clip or None,
         backbone=backbone.name,
         fingerprint=backbone.fingerprint,
         task=task.name,
@@ -175,7 +175,7 @@ class _Learner:
 
     def __init__(self, parts: Parts, rule: Rule, stage: MetaStage) -> None:
         self.parts, self.stage = parts, stage
-        self.inner = Inner(parts.weights, rule, parts.base, parts.rates, stage.clip)
+        self.inner = Inner(parts.weights, rule, parts.base, parts.rates, stage.clip or None)
         self.trajectory = Trajectory(self.inner, stage.horizon)
         self._names = parts.objective.names_of(parts.weights)
 

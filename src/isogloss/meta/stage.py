@@ -1,5 +1,6 @@
 """What a meta-training is told, and the parts that all methods build from it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from isogloss.meta.objective import Objective
 from isogloss.modules import TransferModule
 from isogloss.stack import Bank, Stack
 from isogloss.tasks.heads import Encoded, Head
-from isogloss.training.defaults import Optimisation, optimisation
+from isogloss.training.defaults import Optimisation, check_given, optimisation
 
 STARTS = ("xmaml", "fomaml", "reptile", "auxiliary")
 # What starts have no use for, and its default.
@@ -51,7 +52,7 @@ class MetaStage:
         outer_learning_rate: None takes the method's usual one.
         batch_size: Rows of a support batch.
         query_size: Rows of a query batch; None is the same.
-        clip: Largest norm of the inner gradients; None does not clip.
+        clip: Largest norm of the inner gradients; None and 0 do not clip.
         train: `modules` or `all`.
         head: As in `TaskStage`.
         head_options: As in `TaskStage`.
@@ -92,9 +93,15 @@ class MetaStage:
 
     def __post_init__(self) -> None:
         """Raises IsoglossError for values that cannot work."""
-        for name in ("inner_steps", "horizon", "outer_steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise IsoglossError(f"Meta-training option {name}={getattr(self, name)} must be 1 or more.")
+        check_given(self)
+        for name in ("inner_steps", "horizon", "outer_steps", "batch_size", "query_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise IsoglossError(f"Meta-training option {name}={value} must be 1 or more.")
+        for name in ("outer_learning_rate", "start_epochs"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise IsoglossError(f"Meta-training option {name}={value} must be above 0, and finite.")
         for name, choices in (("order", ("first", "second")), ("train", ("modules", "all")), ("by", BY)):
             if getattr(self, name) not in choices:
                 raise IsoglossError(
@@ -174,6 +181,13 @@ def build_parts(
         index = {str(found.info.language): number for number, found in enumerate(language_modules)}
     stack = Stack(backbone, members, **dict(stack_options or {}))
     how = optimisation(backbone, module.method, full=full, learning_rate=stage.learning_rate)
+    rule = stage.method not in STARTS
+    if how.optimiser not in ("adamw", "sgd") and (stage.learning_rate is None or (rule and stage.base is None)):
+        # Its rate (0.5) means nothing to other steps.
+        raise IsoglossError(
+            f"The usual optimiser of '{module.method}' on {backbone.name} is {how.optimiser}, by whose rate no inner step can "
+            f"go; give {'--base adam and --lr' if rule else '--lr'}."
+        )
     # As `train task` has it: a fresh head learns faster than what it stands on.
     head_rate = stage.head_learning_rate
     if head_rate is None:
