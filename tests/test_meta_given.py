@@ -10,9 +10,10 @@ import torch
 from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
 from isogloss.formats import load_module, read_info
-from isogloss.meta import MetaStage, learn_rule, learn_start, load_rule, open_update, read_rule
+from isogloss.meta import MetaStage, learn_rule, learn_start, load_rule, memory, open_update, read_rule
 from isogloss.meta import start as start_module
 from isogloss.meta.objective import Objective
+from isogloss.meta.stage import build_parts, check_memory
 from isogloss.modules import create_module, parse_module
 from isogloss.stack import Stack
 from isogloss.tasks import Example
@@ -197,3 +198,37 @@ def test_the_rate_of_adafactor_is_not_taken_for_other_steps(
     with pytest.raises(IsoglossError, match=r"is adafactor, .*; give --base adam and --lr"):
         rule(other, tmp_path / "out", replace(STAGE, learning_rate=None))
     rule(other, tmp_path / "out", replace(STAGE, base="adam", outer_steps=1))
+
+
+def test_memory_that_only_caches_files_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container that has read its data, all but nothing of the limit looked free."""
+    for name, text in (
+        ("max", "1000000\n"),
+        ("current", "900000\n"),
+        ("stat", "anon 100000\nactive_file 200000\ninactive_file 600000\n"),
+    ):
+        (tmp_path / f"memory.{name}").write_text(text)
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert memory.free_memory(torch.device("cpu")) == 900_000
+
+
+def test_memory_that_pytorch_keeps_on_a_gpu_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"mem_get_info": (100, 1000), "memory_reserved": 700, "memory_allocated": 200}
+    for name, value in sizes.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert memory.free_memory(torch.device("cuda")) == 600
+
+
+def test_prompt_vectors_count_as_tokens(backbone: Backbone) -> None:
+    rows = []
+
+    def needed(spec: str) -> int:
+        module = create_module(parse_module(spec), backbone, seed=1)
+        head = make_head("linear", TASK, backbone, default_seed=1)
+        parts = build_parts(backbone, module, head, STAGE)
+        rows[:] = head.encode(examples("eng_Latn", 4), budget=20)
+        return check_memory(parts, STAGE, rows, second_order=False, copies=1).activations
+
+    few, many = needed("prompt:1"), needed("prompt:21")
+    longest = max(row.length for row in rows)
+    assert many / few == pytest.approx((longest + 21) / (longest + 1), rel=0.01)

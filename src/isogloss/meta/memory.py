@@ -15,6 +15,7 @@ _GIB = 2**30
 _WIDTHS, _FFN = 14, 3
 # A graph that can be differentiated once more also holds the backward pass's own numbers.
 _TWICE = 2.5
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,16 +102,21 @@ def estimate(shape: Shape) -> Estimate:
 def free_memory(device: torch.device) -> int | None:
     """Bytes that a run may still take, None where that cannot be known."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        # What PyTorch holds for later tensors is not free to others, but to us.
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + held
     found = []
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
         if "MemAvailable" in lines:
             found.append(int(lines["MemAvailable"].split()[0]) * 1024)
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    limit, used, parts = (_CGROUP / f"memory.{name}" for name in ("max", "current", "stat"))
     if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
-        found.append(int(limit.read_text()) - int(used.read_text()))
+        # Files that were read count as used, but make room when memory is asked for.
+        rows = [line.split() for line in parts.read_text().splitlines()] if parts.is_file() else []
+        cached = sum(int(row[1]) for row in rows if row[0] in ("active_file", "inactive_file"))
+        found.append(int(limit.read_text()) - int(used.read_text()) + cached)
     return max(0, min(found)) if found else None
 
 

@@ -226,7 +226,9 @@ def check_memory(
     Raises:
         IsoglossError: Needed and free memory, and cheaper ways.
     """
-    longest = max(row.length for row in rows)
+    # A decoder runs its prompts once for all rows.
+    inserted = 0 if parts.backbone.kind == "decoder" else parts.stack.prompt_length()
+    longest = max(row.length for row in rows) + inserted
     size = max(stage.batch_size, stage.query_size or 0)
     whole = sum(parameter.numel() for parameter in parts.backbone.model.parameters())
     backbone_size = sum(
