@@ -232,3 +232,15 @@ def test_prompt_vectors_count_as_tokens(backbone: Backbone) -> None:
     few, many = needed("prompt:1"), needed("prompt:21")
     longest = max(row.length for row in rows)
     assert many / few == pytest.approx((longest + 21) / (longest + 1), rel=0.01)
+
+
+@pytest.mark.parametrize("method", ["gates", "meta-sgd"])
+def test_the_gates_on_record_are_those_of_the_rule(backbone: Backbone, tmp_path: Path, method: str) -> None:
+    """They were means over the whole of the learning, so that a control of the same mean had another one."""
+    rule(backbone, tmp_path / "rule", replace(STAGE, method=method, outer_steps=8, outer_learning_rate=1.0))
+    learned, record = load_rule(tmp_path / "rule")
+    values = learned.gates(None, 0.0, {})[0]
+    assert len(record.gates) == STAGE.horizon
+    for row in record.gates:
+        assert row == pytest.approx(values.tolist(), abs=1e-5)
+    assert record.mean_gate == pytest.approx(float(values.mean()), abs=1e-5)

@@ -18,13 +18,13 @@ from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
 from isogloss.meta.beginning import begin, check_smooth
 from isogloss.meta.episodes import Episode, Episodes, by_language, share_out
-from isogloss.meta.inner import Inner
+from isogloss.meta.inner import Clock, Inner
 from isogloss.meta.objective import twice_differentiable
 from isogloss.meta.outer import Window, first_order, unrolled
 from isogloss.meta.rules import LEARNED, Rule, make_rule
 from isogloss.meta.saved import RuleRecord, parameters_of, save_rule
 from isogloss.meta.stage import MetaStage, Parts, build_parts, check_memory
-from isogloss.meta.trajectory import Trajectory
+from isogloss.meta.trajectory import Trajectory, part_of
 from isogloss.modules import ModuleConfig, TransferModule, format_module
 from isogloss.storage import content_key
 from isogloss.tasks import Example, Task
@@ -139,7 +139,7 @@ def learn_rule(
         train=stage.train,
         source=given.sources,
         auxiliary=given.auxiliaries,
-        gates=learner.trajectory.mean_gates(),
+        gates=learner.gates(),
         training={
             "data": data_name,
             "split": split,
@@ -178,6 +178,20 @@ class _Learner:
         self.inner = Inner(parts.weights, rule, parts.base, parts.rates, stage.clip or None)
         self.trajectory = Trajectory(self.inner, stage.horizon)
         self._names = parts.objective.names_of(parts.weights)
+
+    @torch.no_grad()
+    def gates(self) -> list[list[float]]:
+        """Mean gates by part of a fine-tuning and group.
+
+        Those that the rule sets now; where they depend on gradients, those it has set of late, as it was learned.
+        """
+        if self.inner.rule.sees_features:
+            return self.trajectory.mean_gates()
+        parts: dict[int, list[Tensor]] = {}
+        for step in range(self.stage.horizon):
+            clock = Clock(step, self.stage.horizon)
+            parts.setdefault(part_of(clock), []).append(self.inner.rule.gates(None, clock.progress, {})[0])
+        return [[round(value, 6) for value in torch.stack(found).mean(0).tolist()] for found in parts.values()]
 
     def loss(self, episode: Episode) -> LossResult:
         """The query loss; without a graph, as the gradients are in place already."""

@@ -39,7 +39,8 @@ class RuleRecord:
         train: `modules` or `all`.
         source: Codes that supported.
         auxiliary: Codes that queried.
-        gates: Mean gates met in meta-training, [part of the fine-tuning][group].
+        gates: Mean gates [part of the fine-tuning][group]: those of the learned rule, or those met late in meta-training
+            where they depend on gradients.
         training: Further facts; JSON.
     """
 
@@ -218,7 +219,7 @@ def rule_card(record: RuleRecord, name: str) -> str:
         "|---|---|",
         *(f"| {key} | {_cell(value)} |" for key, value in facts.items()),
         "",
-        "## Mean gates in meta-training",
+        "## Mean gates",
         "",
         "| group | " + " | ".join(f"part {number + 1}" for number in range(len(record.gates))) + " |",
         "|---|" + "---|" * len(record.gates),

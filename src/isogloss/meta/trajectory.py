@@ -11,6 +11,11 @@ from isogloss.meta.rules import State
 TRACE = 8
 
 
+def part_of(clock: Clock) -> int:
+    """Which part of a fine-tuning a step belongs to, from 0."""
+    return min(int(clock.progress * TRACE), TRACE - 1)
+
+
 class Trajectory(nn.Module):
     """Simulated fine-tuning of `horizon` inner steps, begun again from the start when they are over.
 
@@ -71,7 +76,7 @@ class Trajectory(nn.Module):
         for name, value in window.state.items():
             self.get_buffer(f"state_{name}").copy_(value)
         for number, gates in enumerate(window.gates):
-            place = min(int(Clock(int(self.done) + number, self.horizon).progress * TRACE), TRACE - 1)
+            place = part_of(Clock(int(self.done) + number, self.horizon))
             # A running mean that forgets, as the rule changes while it is learned.
             share = max(0.1, 1.0 / (float(self.traced[place]) + 1.0))
             self.trace[place].lerp_(gates.to(self.trace.dtype), share)
