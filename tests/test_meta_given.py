@@ -244,3 +244,9 @@ def test_the_gates_on_record_are_those_of_the_rule(backbone: Backbone, tmp_path:
     for row in record.gates:
         assert row == pytest.approx(values.tolist(), abs=1e-5)
     assert record.mean_gate == pytest.approx(float(values.mean()), abs=1e-5)
+
+
+def test_several_processes_are_refused(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(IsoglossError, match="runs in one process"):
+        rule(backbone, tmp_path / "out")

@@ -10,6 +10,7 @@ from isogloss.meta.episodes import check_languages
 from isogloss.modules import TransferModule
 from isogloss.tasks import Example, Task
 from isogloss.tasks.heads import Head
+from isogloss.training._processes import launched
 from isogloss.training.config import FitResult
 from isogloss.training.language_stage import language_of
 from isogloss.training.outputs import claim_output
@@ -54,6 +55,11 @@ def begin(
         IsoglossError: Languages that do not fit, a missing language module, an occupied output folder.
     """
     sources, auxiliaries = (list(dict.fromkeys(example.language for example in found)) for found in (source, auxiliary))
+    if launched():
+        # Each process would walk a trajectory of its own, of which checkpoints hold one, and all would write the result.
+        raise IsoglossError(
+            "Meta-training runs in one process, but a launcher has started several; start `isogloss meta learn` without it."
+        )
     if not sources:
         raise IsoglossError("There are no labelled rows of the source; check --data, --source and the split.")
     check_languages(sources, auxiliaries, targets)
