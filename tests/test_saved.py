@@ -361,3 +361,21 @@ def test_description_cannot_ask_for_training_parts(encoder: Backbone, tmp_path: 
     _rewrite(tmp_path / "m", config=content["config"] | {"reparameterisation": "mlp"})
     with pytest.raises(IsoglossError, match="parts that a saved module does not have"):
         load_module(tmp_path / "m", encoder)
+
+
+def test_bundled_modules_have_names() -> None:
+    backbone = load_backbone("bundled:encoder")
+    for name in (
+        "bundled:encoder/adapter/sk",
+        "bundled:encoder/adapter/Slovak",
+        Path("bundled:encoder/adapter/slk_Latn"),
+    ):
+        assert load_module(name, backbone).info.language == "slk_Latn"
+
+
+@pytest.mark.parametrize(
+    "name", ["encoder/lora/sk", "encoder/adapter/eu", "encoder/adapter", "encoder/adapter/../sk", ""]
+)
+def test_bundled_modules_that_are_not_there_are_refused(name: str) -> None:
+    with pytest.raises(IsoglossError, match=r"there is bundled:\{.*encoder/adapter,.*\}/LANGUAGE|language"):
+        read_info(f"bundled:{name}")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
+from isogloss.formats.bundled import module_place
 from isogloss.formats.card import model_card
 from isogloss.formats.record import CARD_FILE, FORMAT, MODULE_FILE, TENSOR_FILE, SavedModule
 from isogloss.modules import (
@@ -123,10 +124,13 @@ def _all_tensors(module: TransferModule, plain: TransferModule) -> dict[str, Ten
 def read_info(folder: str | Path) -> SavedModule:
     """Reads what a saved module says about itself, without its tensors.
 
+    Args:
+        folder: Written by `save_module`, or the name of a bundled one (`bundled:encoder/adapter/sk`).
+
     Raises:
         IsoglossError: No module folder, a newer format, an unknown method or key, or a damaged `module.json`.
     """
-    place = Path(folder)
+    place = module_place(folder)
     source = place / MODULE_FILE
     if not source.is_file():
         if (place / "rule.json").is_file():
@@ -191,7 +195,7 @@ def load_module(folder: str | Path, backbone: Backbone) -> TransferModule:
     """Loads a saved module for the backbone that it was trained on; all its tensors are frozen.
 
     Args:
-        folder: Written by `save_module`.
+        folder: As in `read_info`.
         backbone: Must have the module's fingerprint.
 
     Returns:
