@@ -356,18 +356,24 @@ def spread(values: Iterable[float]) -> str:
 
 def write(options: argparse.Namespace) -> None:
     out = Path(options.out)
-    records = [read_json(path) for path in sorted(out.glob("*-*.json"))]
+    # What was run with other options stands in folders of its own.
+    folders = [out, *sorted(path for path in out.iterdir() if path.is_dir())]
     lines: list[str] = []
-    for task in PLANS:
-        for fast in FAST:
-            part = [record for record in records if (record["task"], record["fast"]) == (task, fast)]
-            if part:
-                lines += [*table(part), "", *gates_table(part), ""]
+    count = 0
+    for folder in folders:
+        records = [read_json(path) for path in sorted(folder.glob("*-*.json"))]
+        count += len(records)
+        for task in PLANS:
+            for fast in FAST:
+                part = [record for record in records if (record["task"], record["fast"]) == (task, fast)]
+                if part:
+                    title = "" if folder == out else f" ({folder.name})"
+                    lines += [*table(part, title), "", *gates_table(part), ""]
     write_text(out / "tables.md", "\n".join(lines) + "\n")
-    print(f"{out / 'tables.md'}: {len(records)} runs")
+    print(f"{out / 'tables.md'}: {count} runs")
 
 
-def table(records: list[dict[str, Any]]) -> list[str]:
+def table(records: list[dict[str, Any]], title: str) -> list[str]:
     first = records[0]
     task, metric = first["task"], next(iter(first["scores"]["mean"]))
     methods = [method for method in METHODS if any(record["method"] == method for record in records)]
@@ -380,7 +386,7 @@ def table(records: list[dict[str, Any]]) -> list[str]:
     rows = max(found["n"] for record in records for found in record["scores"]["scores"].values())
     commands = sorted({re.sub(r"--methods \S+ --seeds \S+ ", "", record["command"]) for record in records})
     lines = [
-        f"### {task}, {moved}",
+        f"### {task}, {moved}{title}",
         "",
         f"{first['backbone']} (fingerprint {', '.join(stamps)}); trained on {first['data']} "
         f"{first['train'][0]}/{first['train'][1]} ({first['train'][2]} rows, {first['epochs']:g} epochs); auxiliary {helpers} "
