@@ -103,6 +103,22 @@ def test_no_step_of_one_window_is_held_that_moments_can_give(
     assert taken and there == [len(taken) if base == "sgd" else 0]
 
 
+@pytest.mark.parametrize("method", ["gates", "meta-sgd"])
+@pytest.mark.parametrize("base", ["sgd", "adam"])
+def test_gates_that_stay_the_same_need_the_sum_of_the_steps_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, method: str, base: str
+) -> None:
+    toy = Toy(folder, method, base=base, clip=0.5)
+    counts: list[int] = []
+    query = outer._query
+    monkeypatch.setattr(outer, "_query", lambda *given: (counts.append(len(given[3])), query(*given))[1])
+    found = toy.gradients("two-pass", 4)
+    monkeypatch.setattr(type(toy.rule), "steady", False)
+    for summed, kept in zip(found, toy.gradients("two-pass", 4), strict=True):
+        torch.testing.assert_close(summed, kept, rtol=1e-10, atol=1e-14)
+    assert counts == [1, 4]
+
+
 def test_both_ways_move_the_weights_alike(folder: Path) -> None:
     toy = Toy(folder, "lstm-gates", base="adam", clip=1.0)
     toy.window("two-pass", 3)

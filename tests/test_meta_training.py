@@ -387,6 +387,9 @@ def test_memory_is_refused_with_ways_that_fit() -> None:
         IsoglossError, match=r"8 inner steps of second order needs about .* free; use .*--order first \(about"
     ):
         refuse_too_large(SHAPE, cheap + 1)
+    first = replace(SHAPE, second_order=False)
+    kept = [estimate(replace(first, inner_steps=steps, steady=True)).steps for steps in (1, 2, 8)]
+    assert kept[0] == 0 < kept[1] == kept[2] < estimate(first).steps
     with pytest.raises(IsoglossError, match="smaller --batch-size"):
         refuse_too_large(SHAPE, 1000)
     assert refuse_too_large(SHAPE, None).total == refuse_too_large(SHAPE, whole).total == whole

@@ -29,6 +29,7 @@ class Shape:
         inner_steps: T.
         second_order: Whether the outer gradient goes through the inner gradients.
         checkpoint: Whether inner steps are computed again instead of kept.
+        steady: Whether the rule's gates are the same at every step, so that first order keeps the sum of the steps alone.
         copies: Further copies of the fast weights (start of the trajectory, outer optimiser).
         tokens: Tokens of the largest batch, padding included.
         length: Longest row.
@@ -45,6 +46,7 @@ class Shape:
     inner_steps: int
     second_order: bool
     checkpoint: bool = False
+    steady: bool = False
     copies: int = 1
     tokens: int
     length: int
@@ -92,6 +94,8 @@ def estimate(shape: Shape) -> Estimate:
     if not shape.second_order:
         # With moments, the last base step is made again from them; the support's gradients are there after its graph.
         kept = shape.inner_steps - (1 if shape.moments else 0)
+        if shape.steady:
+            kept = min(kept, 1)
         return Estimate(weights, kept * shape.fast * size, max(graph, shape.fast * size))
     held = 1 if shape.checkpoint else shape.inner_steps
     # A step keeps gradient, base step, new weights and their intermediate products.

@@ -55,7 +55,8 @@ def first_order(
 
     Query gradients are reduced to one number a group and freed as the backward pass makes them. Beside weights and
     moments the query pass needs the base steps of the window; the last of them is made again from the moments, so that
-    one inner step of Adam or momentum keeps none.
+    one inner step of Adam or momentum keeps none. A rule whose gates are the same at every step needs their sum alone, however
+    many there are.
 
     Args:
         inner: How to step.
@@ -68,6 +69,8 @@ def first_order(
     """
     parameters = inner.weights.parameters
     taken: list[Product] = []
+    steady = inner.rule.steady and len(support) > 1
+    summed: list[Tensor | None] = [None] * len(parameters)
     gates: list[Tensor] = []
     losses: list[Tensor] = []
     # Those of an earlier training on the same weights would be added to the first step's.
@@ -87,12 +90,16 @@ def first_order(
         moments, state = step.moments, step.state
         _move(inner, step.steps, step.gates.detach())
         again = number == len(support) - 1 and inner.base.moments > 0
-        taken.append(_made_again(inner, step.steps, moments, now.done) if again else _kept(step.steps))
+        if steady:
+            _add(summed, step.steps)
+        else:
+            taken.append(_made_again(inner, step.steps, moments, now.done) if again else _kept(step.steps))
         gates.append(step.gates)
         losses.append(value)
         del step
-    value, products = _query(inner, loss, query, taken)
-    wanted = [(gate, -row) for gate, row in zip(gates, products, strict=True) if gate.requires_grad]
+    value, products = _query(inner, loss, query, [_kept(summed)] if steady else taken)
+    owners = gates[:1] if steady else gates
+    wanted = [(gate, -row) for gate, row in zip(owners, products, strict=True) if gate.requires_grad]
     if wanted:
         torch.autograd.backward([gate for gate, _ in wanted], [row.to(gate.dtype) for gate, row in wanted])
     return Window(value, torch.stack(losses).mean(), torch.stack(gates).detach(), moments, detached(state))
@@ -104,6 +111,13 @@ def _move(inner: Inner, steps: Sequence[Tensor | None], gates: Tensor) -> None:
     for parameter, step, group in zip(inner.weights.parameters, steps, inner.weights.group_of, strict=True):
         if step is not None:
             parameter.sub_(step, alpha=shares[group])
+
+
+@torch.no_grad()
+def _add(summed: list[Tensor | None], steps: Sequence[Tensor | None]) -> None:
+    for number, step in enumerate(steps):
+        before = summed[number]
+        summed[number] = step if before is None else before if step is None else before.add_(step)
 
 
 def _kept(steps: Sequence[Tensor | None]) -> Product:

@@ -13,6 +13,7 @@ from isogloss.meta.base_steps import BASES, BaseStep
 from isogloss.meta.groups import BY, By, FastWeights, fast_weights
 from isogloss.meta.memory import Estimate, Shape, free_memory, model_shape, refuse_too_large
 from isogloss.meta.objective import Objective
+from isogloss.meta.rules import RULES
 from isogloss.modules import TransferModule
 from isogloss.stack import Bank, Stack
 from isogloss.tasks.heads import Encoded, Head
@@ -245,6 +246,7 @@ def check_memory(
         inner_steps=1 if start and not second_order else stage.inner_steps,
         second_order=second_order,
         checkpoint=stage.checkpoint,
+        steady=not start and RULES[stage.method].steady,
         copies=copies,
         tokens=size * longest,
         length=longest,

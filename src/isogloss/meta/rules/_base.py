@@ -24,6 +24,8 @@ class Rule(nn.Module):
     # Whether `gates` looks at the features; those that do not save their computation.
     sees_features: ClassVar[bool] = False
     learned: ClassVar[bool] = True
+    # Whether all steps of a fine-tuning have the same gates.
+    steady: ClassVar[bool] = False
 
     def __init__(self, groups: Sequence[str], layers: Sequence[int]) -> None:
         super().__init__()

@@ -23,6 +23,7 @@ class MetaSGD(Rule):
     """
 
     method = "meta-sgd"
+    steady = True
 
     def __init__(self, groups: Sequence[str], layers: Sequence[int], *, start: float = 1.0) -> None:
         super().__init__(groups, layers)

@@ -23,6 +23,7 @@ class StaticGates(Rule):
     """
 
     method = "gates"
+    steady = True
 
     def __init__(self, groups: Sequence[str], layers: Sequence[int], *, start: float = 0.9) -> None:
         super().__init__(groups, layers)
