@@ -360,20 +360,22 @@ def write(options: argparse.Namespace) -> None:
     folders = [out, *sorted(path for path in out.iterdir() if path.is_dir())]
     lines: list[str] = []
     count = 0
+    plain: list[dict[str, Any]] = []
     for folder in folders:
         records = [read_json(path) for path in sorted(folder.glob("*-*.json"))]
         count += len(records)
+        plain = [record for record in (*records, *plain) if record["method"] == "plain"]
         for task in PLANS:
             for fast in FAST:
                 part = [record for record in records if (record["task"], record["fast"]) == (task, fast)]
                 if part:
                     title = "" if folder == out else f" ({folder.name})"
-                    lines += [*table(part, title), "", *gates_table(part), ""]
+                    lines += [*table(part, plain, title), "", *gates_table(part), ""]
     write_text(out / "tables.md", "\n".join(lines) + "\n")
     print(f"{out / 'tables.md'}: {count} runs")
 
 
-def table(records: list[dict[str, Any]], title: str) -> list[str]:
+def table(records: list[dict[str, Any]], plain_runs: list[dict[str, Any]], title: str) -> list[str]:
     first = records[0]
     task, metric = first["task"], next(iter(first["scores"]["mean"]))
     methods = [method for method in METHODS if any(record["method"] == method for record in records)]
@@ -411,7 +413,12 @@ def table(records: list[dict[str, Any]], title: str) -> list[str]:
         lines.append(f"| {resolve(code).name} `{code}` | " + " | ".join(cells) + " |")
     means = [spread(record["scores"]["mean"][metric] for record in of(method)) for method in methods]
     lines.append("| **mean** | " + " | ".join(means) + " |")
-    plain = {record["seed"]: record["scores"]["mean"][metric] for record in of("plain")}
+    alike = ("task", "fast", "train", "epochs", "targets", "fingerprint")
+    plain = {
+        record["seed"]: record["scores"]["mean"][metric]
+        for record in plain_runs
+        if all(record[name] == first[name] for name in alike)
+    }
     gains = [
         spread(
             record["scores"]["mean"][metric] - plain[record["seed"]] for record in of(method) if record["seed"] in plain
