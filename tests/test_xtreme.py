@@ -208,6 +208,23 @@ def test_the_whole_suite(suite: Path, backbone: Backbone, tmp_path: Path) -> Non
         run_suite(backbone, suite, tmp_path / "out", SuiteOptions(epochs=1, limit_train=16, limit_test=6))
 
 
+def test_a_task_without_labels_is_left_out(suite: Path, backbone: Backbone, tmp_path: Path) -> None:
+    """The labels of TyDiQA's development split, which XTREME scores, are withheld in some downloads."""
+    for name in ("tydiqa", "udpos"):
+        shutil.copytree(suite / name, tmp_path / name)
+    files = list((tmp_path / "tydiqa").glob("*/dev.jsonl"))
+    for path in files:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        path.write_text(
+            "".join(json.dumps({**row, "answers": [{"text": "", "answer_start": 0}]}) + "\n" for row in rows)
+        )
+    assert files
+    found = run_suite(backbone, tmp_path, tmp_path / "out", OPTIONS)
+    assert set(found["tasks"]) == {"udpos"} and "no language is left to score" in found["left_out"]["tydiqa"]
+    with pytest.raises(IsoglossError, match="withhold the labels"):
+        run_suite(backbone, tmp_path, tmp_path / "out", OPTIONS, names=["tydiqa"])
+
+
 def test_what_is_missing(suite: Path, backbone: Backbone, tmp_path: Path) -> None:
     assert set(find_data(suite)) == set(SUITE)
     for names, root, said in [

@@ -125,5 +125,7 @@ def show(result: Mapping[str, Any]) -> None:
     for name, found in result["tasks"].items():
         for text in found["departures"]:
             print_text(f"{name}: {text}")
+    for text in result["left_out"].values():
+        print_text(text)
     if not result["complete"]:
         print_text("Not XTREME's own average: tasks, languages or test rows are missing.")

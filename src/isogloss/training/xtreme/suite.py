@@ -26,6 +26,10 @@ from isogloss.training.xtreme.settings import SUITE, SuiteTask, TrainData, middl
 _LARGE = 24
 
 
+class NothingToScoreError(IsoglossError):
+    """Of a task no language can be scored, as in downloads that withhold the labels."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SuiteOptions:
     """What the suite is told besides XTREME's settings.
@@ -79,15 +83,17 @@ def run_suite(
         progress: Whether trainings show their progress.
 
     Returns:
-        `{"average", "complete", "categories", "tasks": {name: {..., "scores": {code: metrics}, "departures": [text]}}}`.
+        `{"average", "complete", "categories", "tasks": {name: {..., "scores": {code: metrics}, "departures": [text]}}, "left_out":
+        {name: why}}`; a task of which no language can be scored is left out.
 
     Raises:
-        IsoglossError: Data missing or unusable, or `out` holds scores of other settings.
+        IsoglossError: Data missing or unusable, nothing can be scored, or `out` holds scores of other settings.
     """
     root = Path(root).expanduser()
     data = find_data(root, names)
     target = Path(out)
     results: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
     for name, folder in data.items():
         record = target / name / "scores.json"
         key = _key(backbone, shared, options, SUITE[name], root, folder)
@@ -104,7 +110,13 @@ def run_suite(
             if item.category == "retrieval":
                 kept = _retrieval(item, backbone, folder, options, shared)
             else:
-                kept = _trained(item, backbone, root, folder, target / name / "module", options, shared, progress)
+                try:
+                    kept = _trained(item, backbone, root, folder, target / name / "module", options, shared, progress)
+                except NothingToScoreError as problem:
+                    left_out[name] = str(problem)
+                    if len(left_out) == len(data):
+                        raise
+                    continue
             kept["key"] = key
             target.joinpath(name).mkdir(parents=True, exist_ok=True)
             write_json(record, kept)
@@ -118,6 +130,7 @@ def run_suite(
         told = [*_chosen(SUITE[name], options), *kept["departures"]]
         averages["tasks"][name] |= {"scores": kept["scores"], "departures": told}
     averages["complete"] = averages["complete"] and options.limit_test is None
+    averages["left_out"] = left_out
     return {**averages, "backbone": backbone.name, "fingerprint": backbone.fingerprint, "options": asdict(options)}
 
 
@@ -189,7 +202,7 @@ def _trained(
             tested.remove(code)
             departures.append(f"{code} left out: {problem}")
     if not tested:
-        raise IsoglossError(f"Of the task {item.name} no language is left to score: {departures[-1]}")
+        raise NothingToScoreError(f"Of the task {item.name} no language is left to score: {departures[-1]}")
     advised = "full" in backbone.card.get("training", {}) or options.train == "modules"
     large = layer_count(backbone) >= _LARGE
     rate = options.learning_rate
@@ -244,11 +257,10 @@ def _with_dev(
     rows: list[Example], source: Path, place: TrainData, task: Any, limit: int | None
 ) -> tuple[list[Example], list[Example], str]:
     """Training and English development rows; the last tenth of the training rows where there is no split for it."""
-    if place.split == "train" and has_split(source, ENGLISH, "dev"):
-        dev = read(source, ENGLISH, "dev", task, limit=limit).examples
-        # TyDiQA is scored on its development split: choosing weights by that would be choosing by the test.
-        if source.name not in ("tydiqa-goldp", "tydiqa"):
-            return rows, dev, ""
+    # TyDiQA is scored on its development split: choosing weights by that would be choosing by the test.
+    own_dev = place.split == "train" and source.name not in ("tydiqa-goldp", "tydiqa")
+    if own_dev and has_split(source, ENGLISH, "dev"):
+        return rows, read(source, ENGLISH, "dev", task, limit=limit).examples, ""
     cut = max(1, len(rows) - max(1, len(rows) // 10))
     kept, held = rows[:cut], rows[cut:]
     if not held:
