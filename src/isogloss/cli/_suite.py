@@ -115,12 +115,13 @@ def show(result: Mapping[str, Any]) -> None:
         footer=("average", number(result["average"]), "", "", "", ""),
     )
     names = list(dict.fromkeys(group for found in result["tasks"].values() for group in found["groups"]))
+    # Groups down the side: nine tasks fit across a narrow terminal, nine names of groups do not.
     print_table(
-        ("task", *names),
-        [(name, *(number(found["groups"].get(group)) for group in names)) for name, found in result["tasks"].items()],
+        ("group", *result["tasks"]),
+        [(group, *(number(found["groups"].get(group)) for found in result["tasks"].values())) for group in names],
         title="Means over groups of languages",
-        right=range(1, len(names) + 1),
-        keep=(0,),
+        right=range(1, len(result["tasks"]) + 1),
+        keep=range(1, len(result["tasks"]) + 1),
     )
     for name, found in result["tasks"].items():
         for text in found["departures"]:
