@@ -10,7 +10,7 @@ _PREFIX = "bundled:"
 
 
 def module_place(folder: str | Path) -> Path:
-    """The folder of a module that is named by its path, or by `bundled:KIND/METHOD/LANGUAGE` (`bundled:KIND/METHOD` if it serves every language).
+    """The folder of a module that is named by its path, or by `bundled:KIND/METHOD/LANGUAGE`.
 
     Raises:
         IsoglossError: No bundled module has that name.
@@ -24,9 +24,7 @@ def module_place(folder: str | Path) -> Path:
     place = _FOLDER.joinpath(*parts)
     if ".." in parts or not (place / "module.json").is_file():
         there = sorted({str(found.parent.parent.relative_to(_FOLDER)) for found in _FOLDER.glob("*/*/*/module.json")})
-        shared = sorted(str(found.parent.relative_to(_FOLDER)) for found in _FOLDER.glob("*/*/module.json"))
         raise IsoglossError(
-            f"No bundled module is named '{name}'; there is bundled:{{{','.join(there)}}}/LANGUAGE for the backbone's languages"
-            + (f", and bundled:{{{','.join(shared)}}}." if shared else ".")
+            f"No bundled module is named '{name}'; there is bundled:{{{','.join(there)}}}/LANGUAGE for the backbone's languages."
         )
     return place

@@ -349,7 +349,7 @@ class _Planner:
         text = self.study.updates[name].control
         if text is None:
             return None
-        return (f"saved:{found}" if (found := sources.update_identity(text)) else f"control:{text}"), text
+        return sources.update_identity(text) or f"control:{text}", text
 
     def _update(self, point: Point, section: TaskSection, task: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
         """The step that learns an update rule or a start."""

@@ -25,6 +25,7 @@ from isogloss.study.steps import Job, Step
 from isogloss.study.store import MODULE, SCORES
 from isogloss.tasks import Example, Task, check_leaks, evaluate_predictions
 from isogloss.training.evaluation import make_predictor, positive_scores
+from isogloss.training.inference import Predictor
 from isogloss.training.language_stage import language_of
 
 
@@ -62,33 +63,48 @@ def score(steps: Sequence[Step], job: Job, desk: Desk) -> tuple[Made, dict[str, 
             continue
         desk.tell(f"scoring {len(todo)} language{'s' if len(todo) > 1 else ''}")
         predictor = make_predictor(backbone, module, parts, list(dict.fromkeys(step.spec["language"] for step in todo)))
-        task = predictor.head.task
-        examples = [example for step in todo for example in rows[step.key]]
-        decoded, encoded, predictions = predictor.predict(
-            examples, tokens_per_batch=int(job.options.get("tokens_per_batch", 4096))
-        )
-        certainty = positive_scores(task, len(examples), encoded, predictions)
-        first = 0
-        for step in todo:
-            last = first + len(rows[step.key])
-            answers, sure = decoded[first:last], certainty[first:last] if certainty else None
-            metrics = evaluate_predictions(task, rows[step.key], answers, sure)
-            metric = step.spec.get("metric") or task.primary
-            if metric not in metrics:
-                failed[step.key] = Outcome(
-                    step.key,
-                    f"tasks: the metric '{metric}' is unknown for {task.name}; use one of "
-                    f"{', '.join(name for name in metrics if name != 'n')}.",
-                )
-            else:
-                out, whole = room(step, desk)
-                if not whole:
-                    out.mkdir(parents=True, exist_ok=True)
-                    _write_scores(out, step, task, metric, metrics, rows[step.key], answers)
-                    write_record(step, job, began, out, {"metric": metric, "value": metrics[metric]})
-                made.append((step, out))
-            first = last
+        made += _one_pass(todo, rows, predictor, job, desk, began, failed)
     return made, failed
+
+
+def _one_pass(
+    todo: Sequence[Step],
+    rows: Mapping[str, list[Example]],
+    predictor: Predictor,
+    job: Job,
+    desk: Desk,
+    began: float,
+    failed: dict[str, Outcome],
+) -> Made:
+    """Scores steps in mixed-language batches, one module a language; what cannot be scored goes into `failed`."""
+    task = predictor.head.task
+    examples = [example for step in todo for example in rows[step.key]]
+    decoded, encoded, predictions = predictor.predict(
+        examples, tokens_per_batch=int(job.options.get("tokens_per_batch", 4096))
+    )
+    made: Made = []
+    certainty = positive_scores(task, len(examples), encoded, predictions)
+    first = 0
+    for step in todo:
+        last = first + len(rows[step.key])
+        answers, sure = decoded[first:last], certainty[first:last] if certainty else None
+        metrics = evaluate_predictions(task, rows[step.key], answers, sure)
+        metric = step.spec.get("metric") or task.primary
+        if metric not in metrics:
+            failed[step.key] = Outcome(
+                step.key,
+                f"tasks: the metric '{metric}' is unknown for {task.name}; use one of "
+                f"{', '.join(name for name in metrics if name != 'n')}.",
+            )
+        else:
+            out, whole = room(step, desk)
+            if not whole:
+                out.mkdir(parents=True, exist_ok=True)
+                _write_scores(out, step, task, metric, metrics, rows[step.key], answers)
+                write_record(step, job, began, out, {"metric": metric, "value": metrics[metric]})
+            made.append((step, out))
+        first = last
+    return made
 
 
 def _passes(steps: Sequence[Step]) -> list[list[Step]]:

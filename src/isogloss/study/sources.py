@@ -8,13 +8,16 @@ from dataclasses import fields
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isogloss.backbones.bundled import bundled_folder
 from isogloss.errors import IsoglossError
 from isogloss.languages import Language, fill_pattern, resolve
 from isogloss.storage import content_key, file_digest, read_json
 from isogloss.tasks import available, canonical_split
+
+if TYPE_CHECKING:
+    from isogloss.training.update import Update
 
 _TEXT_ENDS = (".jsonl.gz", ".jsonl", ".txt.gz", ".txt")
 _WHOLE = 64 << 20
@@ -230,12 +233,17 @@ def module_digest(folder: str) -> str:
 
 @cache
 def update_identity(text: str) -> str | None:
-    """Content key of a saved update rule or learned start; None for a control, which is no more than its words."""
+    """`saved:` and the content key of a saved update rule or learned start; None for a control, which is no more than its words."""
     from isogloss.meta import open_update
     from isogloss.meta.applied import ControlUpdate
 
     found = open_update(text)
-    return None if isinstance(found, ControlUpdate) else content_key(dict(found.facts))[:16]
+    return None if isinstance(found, ControlUpdate) else saved_identity(found)
+
+
+def saved_identity(update: "Update") -> str:
+    """Identity of a saved rule or start as it stands on the disk now."""
+    return f"saved:{content_key(dict(update.facts))[:16]}"
 
 
 @cache

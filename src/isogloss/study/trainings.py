@@ -10,6 +10,7 @@ from isogloss.errors import IsoglossError
 from isogloss.languages import resolve
 from isogloss.modules import parse_module
 from isogloss.storage import content_key
+from isogloss.study import sources
 from isogloss.study.desk import (
     Desk,
     Made,
@@ -208,7 +209,7 @@ def _opened(step: Step, desk: Desk) -> Update | None:
     if update in step.needs:
         return open_update(str(desk.store.place(update) / MODULE))
     found = open_update(step.inputs["update"])
-    if update.startswith("saved:") and update != f"saved:{content_key(dict(found.facts))[:16]}":
+    if update.startswith("saved:") and update != sources.saved_identity(found):
         raise IsoglossError(
             f"The update rule in '{step.inputs['update']}' has changed since the study was planned; plan it again."
         )
