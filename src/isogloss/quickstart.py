@@ -7,7 +7,6 @@ modules are trained on the source language only, then every language is scored w
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from isogloss.report import transfer_words as words
 from isogloss.report.aggregate import differences, mean_and_interval
 from isogloss.report.tables import without_columns
 from isogloss.report.transfer import score_table, transfer_page
-from isogloss.storage import new_folder, read_json, write_json
+from isogloss.storage import new_folder, package_data, read_json, write_json
 from isogloss.tasks import Example, available, evaluate_predictions, get_task, read, splits
 from isogloss.training._interrupts import Interrupted
 from isogloss.training.evaluation import load_parts, make_predictor, mean_scores
@@ -92,7 +91,7 @@ def run_quickstart(
     began = time.monotonic()
     if not seeds:
         raise IsoglossError("The quickstart needs at least one seed.")
-    bundled = Path(str(files("isogloss"))) / "data"
+    bundled = package_data()
     target = Path(out)
     try:
         with new_folder(target, overwrite=overwrite or _is_earlier(target)) as folder:

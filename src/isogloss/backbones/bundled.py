@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from isogloss.errors import IsoglossError
+from isogloss.storage import package_data
 
-_FOLDER = Path(__file__).resolve().parent.parent / "data" / "backbones"
+_FOLDER = package_data() / "backbones"
 
 
 def bundled_names() -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from isogloss.cli._console import say
 from isogloss.errors import IsoglossError
+from isogloss.storage import package_data
 
 if TYPE_CHECKING:
     from isogloss.backbones import Backbone
@@ -82,7 +83,7 @@ def bundled_text(text: str, language: "Language") -> str:
         return text
     if text != "bundled:text":
         raise IsoglossError(f"--text {text}: there is no such bundled text; the one there is bundled:text.")
-    folder = Path(__file__).resolve().parent.parent / "data" / "text"
+    folder = package_data() / "text"
     file = folder / f"{language.code}.txt"
     if not file.is_file():
         there = ", ".join(f"{language_name(path.stem)} ({path.stem})" for path in sorted(folder.glob("*.txt")))

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from isogloss.errors import IsoglossError
 from isogloss.languages import resolve
+from isogloss.storage import package_data
 
-_FOLDER = Path(__file__).resolve().parent.parent / "data" / "modules"
+_FOLDER = package_data() / "modules"
 _PREFIX = "bundled:"
 
 

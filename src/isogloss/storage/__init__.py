@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from isogloss.storage.atomic import new_folder, read_json, write_json, write_text
 from isogloss.storage.keys import content_key, file_digest
+from isogloss.storage.package import package_data
 
 if TYPE_CHECKING:
     from isogloss.storage.tensors import load_tensors, save_tensors
@@ -13,6 +14,7 @@ __all__ = [
     "file_digest",
     "load_tensors",
     "new_folder",
+    "package_data",
     "read_json",
     "save_tensors",
     "write_json",

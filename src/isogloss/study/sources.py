@@ -6,14 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isogloss.backbones.bundled import bundled_folder
 from isogloss.errors import IsoglossError
 from isogloss.languages import Language, fill_pattern, resolve
-from isogloss.storage import content_key, file_digest, read_json
+from isogloss.storage import content_key, file_digest, package_data, read_json
 from isogloss.tasks import available, canonical_split
 
 if TYPE_CHECKING:
@@ -25,11 +24,6 @@ _PIECE = 1 << 20
 _PIECES = 64
 _START = ("init", "text", "source")  # Options of module specs that say how training began, not what was built.
 Data = str | Mapping[str, str]
-
-
-def package_data() -> Path:
-    """The folder of what travels with the package."""
-    return Path(str(files("isogloss"))) / "data"
 
 
 @cache

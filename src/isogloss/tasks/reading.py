@@ -18,13 +18,13 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 from isogloss.errors import IsoglossError
 from isogloss.languages import resolve
+from isogloss.storage import package_data
 from isogloss.tasks import _hub
 from isogloss.tasks._build import Builder, RowProblem
 from isogloss.tasks._folders import language_of
@@ -72,7 +72,7 @@ def _root(data: str | Path) -> Path | None:
     if text.startswith("bundled:"):
         if text != BUNDLED:
             raise IsoglossError(f"--data {text}: there is no such bundled data set; the one there is {BUNDLED}.")
-        return Path(str(files("isogloss"))) / "data" / "parallel"
+        return package_data() / "parallel"
     path = Path(text).expanduser()
     if path.is_dir():
         return path
