@@ -1,8 +1,7 @@
 """From a study to its plan: every step once, keyed by its content, and which points use it."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from isogloss.errors import IsoglossError
 from isogloss.languages import resolve
@@ -11,15 +10,15 @@ from isogloss.study import sources
 from isogloss.study.checks import check_head, check_study
 from isogloss.study.grid import Point, language_codes, points, replaced
 from isogloss.study.labels import labelled, point_words, short_names
+from isogloss.study.named import Named
 from isogloss.study.published import published_notes
-from isogloss.study.reading import Marks, Place
+from isogloss.study.reading import Marks
 from isogloss.study.shares import given_shares
 from isogloss.study.spec import Study, TaskSection, TestSet
 from isogloss.study.stages import merged_stage
 from isogloss.study.steps import Plan, Step, step_key
 
 _ALL = "all"
-T = TypeVar("T")
 _PAIRWISE = 20  # So many languages are named in a note at most.
 
 
@@ -39,8 +38,7 @@ def make_plan(study: Study, marks: Marks | None = None, *, ahead: bool = False) 
 
 class _Planner:
     def __init__(self, study: Study, marks: Marks, ahead: bool) -> None:
-        self.study, self.marks, self.ahead = study, marks, ahead
-        self.unseen: dict[str, None] = {}
+        self.study, self.marks, self.named = study, marks, Named(study, marks, ahead)
         self.out = Plan(
             study.name,
             study.description,
@@ -62,58 +60,25 @@ class _Planner:
         self._stages: dict[tuple[str, str, str | None], dict[str, Any]] = {}
         self._tests: dict[str, list[tuple[str, str, str, str]]] = {}
         self._words: dict[str, dict[str, str]] = {}
-        self._looked_at: set[str] = set()
-        self.here = self.marks  # Where the values of the point at hand stand.
 
     def plan(self) -> Plan:
         self.out.notes += check_study(self.study, self.marks)
         found = points(self.study, self.marks)
-        for point, self.here in found.items():
-            self._check_backbone(point.backbone)
+        for point, self.named.here in found.items():
+            self.named.check_backbone(point.backbone)
         self._short = short_names(point.backbone for point in found)
-        for point, self.here in found.items():
+        for point, self.named.here in found.items():
             self._add(point)
         self.out.steps = labelled(self.out.steps, self._words)
         for reason, codes in self.lacking.items():
             self._lack(reason, list(codes))
         self.out.notes += published_notes(self.study, self.out.points, self.marks)
-        if self.unseen:
-            names = ", ".join(self.unseen)
+        if self.named.unseen:
+            names = ", ".join(self.named.unseen)
             self.out.notes.append(
                 f"on the Hub or not there yet, so not looked at: {names}; the run skips languages that they lack"
             )
         return self.out
-
-    def _check_backbone(self, name: str) -> None:
-        if name in self._looked_at:
-            return
-        self._looked_at.add(name)
-        path = ("grid", "backbone")
-        if not self._look(path, sources.can_be_backbone, name):
-            if not self.ahead:
-                raise IsoglossError(
-                    f"{self.here.at(path)} names the folder '{name}', which does not exist; make that backbone first."
-                )
-            self.unseen.setdefault(name)
-
-    def _look(self, path: Place, call: Callable[..., T], *asked: Any) -> T:
-        """Looks something up; what is wrong with it is said with the place that names it."""
-        try:
-            return call(*asked)
-        except IsoglossError as problem:
-            reason = re.sub(r"^--data (.*?): ", r"the data set '\1': ", str(problem))
-            raise IsoglossError(f"{self.here.at(path)} is wrong: {reason}") from problem
-
-    def _data_path(self, task: str, data: sources.Data) -> Place:
-        section = self.study.tasks[task]
-        own = section.data if isinstance(section.data, Mapping) else {"": section.data}
-        return ("tasks", task, "data" if data == section.data or data in own.values() or not section.test else "test")
-
-    def _identity(self, path: Place, data: str, code: str, split: str) -> str | None:
-        if not self.ahead or sources.data_is_here(data):
-            return self._look(path, sources.data_identity, data, code, split)
-        self.unseen.setdefault(data)
-        return sources.unseen_identity(data, code, split)
 
     def _lack(self, reason: str, codes: Sequence[str]) -> None:
         shown = ", ".join(codes[:_PAIRWISE]) + (f" and {len(codes) - _PAIRWISE} more" if len(codes) > _PAIRWISE else "")
@@ -147,7 +112,7 @@ class _Planner:
         for code, part in parts.items():
             if point.language_module and part is None:
                 listed = ("language", "text") in self.marks.where
-                where = self.here.at(("language", "text") if listed else ("grid", "cell"))
+                where = self.named.here.at(("language", "text") if listed else ("grid", "cell"))
                 raise IsoglossError(
                     f"{where} {'has' if listed else 'needs `language.text`, but there is'} no text for the source {code}, which the "
                     f"cell {point.cell} needs; add it, or take the cell or the source out."
@@ -166,9 +131,9 @@ class _Planner:
             # The source is scored too, for the gap that transfer leaves.
             if all(code != done for done, _, _ in evaluations):
                 for name, given, split in self._named_tests(section):
-                    path = self._data_path(point.task, given)
-                    where = self._look(path, sources.data_for, given, code)
-                    if self._identity(path, where, code, split):
+                    path = self.named.data_path(point.task, given)
+                    where = self.named.look(path, sources.data_for, given, code)
+                    if self.named.identity(path, where, code, split):
                         evaluations.append(
                             (code, name, self._evaluation(point, section, key, parts[code], code, name, where, split))
                         )
@@ -196,18 +161,18 @@ class _Planner:
         """(language, test set, data, split) of everything that is to be scored."""
         found = []
         for test, data, split in self._named_tests(section):
-            path = self._data_path(name, data)
+            path = self.named.data_path(name, data)
             if self.targets is not None:
                 wanted = self.targets
             elif isinstance(data, str):
-                wanted = list(self._look(path, sources.languages_in, data))
+                wanted = list(self.named.look(path, sources.languages_in, data))
             else:
                 raise IsoglossError(
                     f"{self.marks.at(('targets',))} is `all`, but the tests of {name} are in several data sets; list them."
                 )
             for code in wanted:
-                where = self._look(path, sources.data_for, data, code)
-                if self._identity(path, where, code, split) is None:
+                where = self.named.look(path, sources.data_for, data, code)
+                if self.named.identity(path, where, code, split) is None:
                     self.lacking.setdefault(f"no split '{split}' for {name} in '{where}'", {})[code] = None
                     continue
                 found.append((code, test, where, split))
@@ -225,10 +190,10 @@ class _Planner:
         section = self.study.language
         for number, folder in enumerate(section.ready):
             path = ("language", "ready", number)
-            found = self._look(path, sources.ready_module, folder, point.backbone, point.language_module, code)
+            found = self.named.look(path, sources.ready_module, folder, point.backbone, point.language_module, code)
             if found:
                 return {"key": f"ready:{found[1][:16]}", "folder": found[0]}
-        text = self._look(("language", "text"), sources.text_of, language, section.text)
+        text = self.named.look(("language", "text"), sources.text_of, language, section.text)
         if text is None:
             return None
         module = point.language_module
@@ -262,7 +227,7 @@ class _Planner:
         place = (point.task, point.cell, kind)
         if place in self._stages:
             return self._stages[place]
-        merged = merged_stage(self.study, point, kind, self.here)
+        merged = merged_stage(self.study, point, kind, self.named.here)
         check_head(merged, section, point.task, point.cell, kind, self.marks)
         self._stages[place] = merged
         return merged
@@ -271,12 +236,12 @@ class _Planner:
         trained: dict[str, str] = {}
         dev: dict[str, str] = {}
         path = ("tasks", point.task, "data")
-        data = {code: self._look(path, sources.data_for, section.data, code) for code in point.source}
+        data = {code: self.named.look(path, sources.data_for, section.data, code) for code in point.source}
         for code in point.source:
             for split, kept in ((section.train, trained), (section.dev, dev)):
                 if split is None:
                     continue
-                identity = self._identity(path, data[code], code, split)
+                identity = self.named.identity(path, data[code], code, split)
                 if identity is None:
                     raise IsoglossError(
                         f"{self.marks.at(path)} names '{data[code]}', which has no split '{split}' for "
@@ -317,7 +282,7 @@ class _Planner:
             "ready": {part["key"]: part["folder"] for part in parts.values() if "folder" in part},
         }
         if point.pool != "none":
-            spec["pool"] = self._look(("grid", "pool"), sources.module_digest, point.pool)
+            spec["pool"] = self.named.look(("grid", "pool"), sources.module_digest, point.pool)
             inputs["pool"] = point.pool
         if point.update != "none":
             fixed = self._fixed(point.update)
@@ -359,8 +324,8 @@ class _Planner:
         identities = {}
         for code in language_codes(asked.auxiliary, self.study, ("updates", point.update, "auxiliary"), self.marks):
             path = ("updates", point.update, "data") if asked.data else ("tasks", point.task, "data")
-            data[code] = self._look(path, sources.data_for, asked.data or section.data, code)
-            identity = self._identity(path, data[code], code, asked.split)
+            data[code] = self.named.look(path, sources.data_for, asked.data or section.data, code)
+            identity = self.named.identity(path, data[code], code, asked.split)
             if identity is None or code in point.source:
                 reason = "is the source" if code in point.source else f"has no split '{asked.split}' in '{data[code]}'"
                 raise IsoglossError(f"{where} names the auxiliary {code}, which {reason}; name another language.")
@@ -416,7 +381,7 @@ class _Planner:
                 "task": task,
                 "language": code,
                 "part": part["key"] if part else None,
-                "data": self._identity(self._data_path(point.task, data), data, code, split),
+                "data": self.named.identity(self.named.data_path(point.task, data), data, code, split),
                 "split": split,
                 "limit": section.limit_test,
                 "metric": section.metric,
