@@ -128,9 +128,7 @@ class _Attention(torch.autograd.Function):
     """softmax(scale q k' + bias) v, block by block of rows, so that scores stay in the cache; keeps the weights."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float
-    ) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> Tensor:
         rows, heads, queries, _ = query.shape
         size = max(1, _BLOCK_ELEMENTS // (heads * queries * key.shape[2]))
         # Laid out as the layer reads it next.
@@ -150,7 +148,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         query, key, value, *kept = ctx.saved_tensors
         needs = ctx.needs_input_grad
         of_query, of_key, of_value = (torch.empty_like(item) for item in (query, key, value))

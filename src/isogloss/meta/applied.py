@@ -73,7 +73,7 @@ class GatedStep(nn.Module):
         gates, after = self.rule.gates(features, progress, state)
         for name, tensor in after.items():
             self.get_buffer(f"state_{name}").copy_(tensor)
-        return gates.tolist()  # type: ignore[no-any-return]
+        return gates.tolist()
 
 
 class RuleUpdate:

@@ -205,7 +205,7 @@ def build_parts(
         stack=stack,
         objective=Objective(stack, head, index),
         weights=weights,
-        base=BaseStep(name),  # type: ignore[arg-type]
+        base=BaseStep(name),
         how=how,
         rates=tuple(head_rate if found.startswith("head/") else how.learning_rate for found in weights.names),
         head_rate=head_rate,

@@ -113,7 +113,7 @@ class TransferModule(nn.Module):
 
     def behaviour(self) -> tuple[Any, ...]:
         """The config values that change what the actions compute (not those that only set initial values)."""
-        return tuple(sorted((key, str(value)) for key, value in asdict(self.config).items()))  # type: ignore[call-overload]
+        return tuple(sorted((key, str(value)) for key, value in asdict(self.config).items()))
 
 
 def block_counts(backbone: Backbone, sides: Sequence[str] | None) -> list[tuple[str, int, int]]:

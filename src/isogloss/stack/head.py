@@ -49,7 +49,7 @@ class _FrozenHeadCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,
@@ -91,7 +91,7 @@ class _FrozenHeadCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, output_gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, output_gradient: Tensor) -> Any:
         (gradient,) = ctx.saved_tensors
         return gradient * output_gradient.to(gradient.dtype), None, None, None, None, None
 
@@ -108,7 +108,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,
@@ -155,7 +155,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, output_gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, output_gradient: Tensor) -> Any:
         saved = list(ctx.saved_tensors)
         hidden, weight, bias = (saved.pop(0) if here else None for here in ctx.present)
         weight_dtype, bias_dtype = ctx.dtypes

@@ -143,9 +143,9 @@ def _build(node: Any, path: Place, marks: Marks, source: Path, above: tuple[int,
 def _scalar(node: Any) -> Any:
     loader = yaml.SafeLoader("")
     try:
-        value = loader.construct_object(node)  # type: ignore[no-untyped-call]
+        value = loader.construct_object(node)
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
     # `no` is the code of Norwegian, and YAML 1.1 takes it (and on, off, yes) for a truth value.
     if isinstance(value, bool) and node.value.lower() not in ("true", "false"):
         return node.value
