@@ -19,7 +19,7 @@ def evaluate_retrieval(
     missing: str,
     bad_rows: str,
     limit: int | None,
-    tokens_per_batch: int,
+    tokens_per_batch: int | None,
     layer: int | None,
     scoring: str,
     dtype: str | None,

@@ -35,8 +35,9 @@ def predict(
     missing: o.Missing = "error",
     field: o.Fields = None,
     tokens_per_batch: Annotated[
-        int, typer.Option("--tokens-per-batch", min=1, help="Most tokens of a batch, padding included.")
-    ] = 4096,
+        int | None,
+        typer.Option("--tokens-per-batch", min=1, help="Most tokens of a batch, with padding [what suits the device]."),
+    ] = None,
     dtype: o.Dtype = None,
     device: o.Device = None,
     threads: o.Threads = None,
@@ -100,7 +101,7 @@ def _answers(
     predictor: "Predictor",
     examples: Sequence["Example"],
     labels: Sequence[str],
-    tokens_per_batch: int,
+    tokens_per_batch: int | None,
 ) -> tuple[list[Any], list[dict[str, float]], int]:
     """Decoded answers, the probability of each label where the head gives one, and how many texts were cut."""
     from isogloss.tasks.heads import truncation

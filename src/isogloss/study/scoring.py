@@ -79,9 +79,7 @@ def _one_pass(
     """Scores steps in mixed-language batches, one module a language; what cannot be scored goes into `failed`."""
     task = predictor.head.task
     examples = [example for step in todo for example in rows[step.key]]
-    decoded, encoded, predictions = predictor.predict(
-        examples, tokens_per_batch=int(job.options.get("tokens_per_batch", 4096))
-    )
+    decoded, encoded, predictions = predictor.predict(examples, tokens_per_batch=job.options.get("tokens_per_batch"))
     made: Made = []
     certainty = positive_scores(task, len(examples), encoded, predictions)
     first = 0

@@ -266,7 +266,7 @@ class Study(Strict):
         quirks: Published quirks.
         seeds_together: Train the seeds of one shape in one pass where that is possible: fewer passes over a large backbone,
             but one job where there were several.
-        tokens_per_batch: Of evaluation.
+        tokens_per_batch: Of evaluation; left out, what suits the device.
         retries: How often a step is tried again after a crash.
         published: Numbers from papers for the report.
         shares: By backbone, the share of each language in its pre-training text, or just the languages in it (or groups); for
@@ -289,7 +289,7 @@ class Study(Strict):
     updates: dict[str, UpdateSection] = {}
     quirks: Quirks = Quirks()
     seeds_together: bool = False
-    tokens_per_batch: int = Field(default=4096, ge=1)
+    tokens_per_batch: int | None = Field(default=None, ge=1)
     retries: int = Field(default=1, ge=0)
     published: list[Published] = []
     shares: dict[str, dict[str, Share] | Texts] = {}

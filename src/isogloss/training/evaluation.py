@@ -130,7 +130,7 @@ def evaluate(
     missing: Missing = "error",
     limit: int | None = None,
     bad_rows: str = "error",
-    tokens_per_batch: int = 4096,
+    tokens_per_batch: int | None = None,
 ) -> dict[str, Any]:
     """Scores a task module on target languages.
 
@@ -144,7 +144,7 @@ def evaluate(
         missing: See `Predictor`.
         limit: At most this many examples a language.
         bad_rows: `error`, or `skip` malformed rows and count them.
-        tokens_per_batch: Size of the mixed-language batches.
+        tokens_per_batch: Size of the mixed-language batches; None takes what suits the device.
 
     Returns:
         `{"scores": {code: {metric: value, "n": count}}, "mean": {metric: value}, "task", "split", "source", "seen", "mean_over"}`;

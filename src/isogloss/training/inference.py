@@ -12,7 +12,7 @@ from isogloss.modules import TransferModule
 from isogloss.stack import Bank, Stack
 from isogloss.tasks import Example
 from isogloss.tasks.heads import Encoded, Head, Prediction
-from isogloss.training.buckets import TokenBudgetBatches
+from isogloss.training.buckets import TokenBudgetBatches, reading_tokens
 from isogloss.training.language_stage import EVERY
 
 Missing = Literal["error", "none"]
@@ -79,13 +79,13 @@ class Predictor:
                 self._groups[code] = group
 
     def predict(
-        self, examples: Sequence[Example], *, tokens_per_batch: int = 4096
+        self, examples: Sequence[Example], *, tokens_per_batch: int | None = None
     ) -> tuple[list[Any], list[Encoded], list[Prediction]]:
         """Predicts examples of any of the languages, in batches of similar length that mix languages.
 
         Args:
             examples: In any order.
-            tokens_per_batch: Most tokens of a batch, padding included.
+            tokens_per_batch: Most tokens of a batch, padding included; None takes what suits the device.
 
         Returns:
             One decoded answer an example in their order, the rows (their `example` counts in `examples`), and one
@@ -108,7 +108,7 @@ class Predictor:
         return decoded, all_rows, all_predictions
 
     def _predict_rows(
-        self, group: _Group, examples: Sequence[Example], rows: Sequence[Encoded], tokens_per_batch: int
+        self, group: _Group, examples: Sequence[Example], rows: Sequence[Encoded], tokens_per_batch: int | None
     ) -> list[Prediction]:
         found: list[Prediction | None] = [None] * len(rows)
         if not rows:
@@ -116,7 +116,8 @@ class Predictor:
         # A dev score in the middle of training, or right after it, must not have the head's dropout in it.
         group.stack.eval()
         self.head.eval()
-        sampler = TokenBudgetBatches([row.length for row in rows], tokens_per_batch=tokens_per_batch, shuffle=False)
+        most = reading_tokens(self.backbone.device, tokens_per_batch)
+        sampler = TokenBudgetBatches([row.length for row in rows], tokens_per_batch=most, shuffle=False)
         for batch in sampler.epoch_batches():
             picked = [rows[number] for number in batch]
             spoken = [examples[row.example].language for row in picked]

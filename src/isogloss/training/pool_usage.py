@@ -10,7 +10,7 @@ from torch import Tensor
 
 from isogloss.errors import IsoglossError
 from isogloss.stack import Stack, retrieval
-from isogloss.training.buckets import TokenBudgetBatches
+from isogloss.training.buckets import TokenBudgetBatches, reading_tokens
 from isogloss.training.lm_batches import text_batch
 
 # A key is dead when it gets less than this share of an even one's attention in every language.
@@ -66,7 +66,7 @@ class PoolUsage:
 
 
 def pool_usage(
-    stack: Stack, texts: Mapping[str, Sequence[str]], *, slot: str | None = None, tokens_per_batch: int = 4096
+    stack: Stack, texts: Mapping[str, Sequence[str]], *, slot: str | None = None, tokens_per_batch: int | None = None
 ) -> PoolUsage:
     """Measures a pool on texts; only as much of the model is run as the pool's query needs.
 
@@ -74,7 +74,7 @@ def pool_usage(
         stack: Holds the pool.
         texts: Language code -> texts, cut to the stack's budget.
         slot: Which slot's pool, where there are several.
-        tokens_per_batch: Most tokens of a batch, padding included.
+        tokens_per_batch: Most tokens of a batch, padding included; None takes what suits the device.
 
     Raises:
         IsoglossError: No pool, more than one and no `slot`, no tokenizer, or a language without text.
@@ -105,7 +105,7 @@ def pool_usage(
     )
 
 
-def _attention(stack: Stack, slot: str, code: str, texts: Sequence[str], tokens_per_batch: int) -> Tensor:
+def _attention(stack: Stack, slot: str, code: str, texts: Sequence[str], tokens_per_batch: int | None) -> Tensor:
     """[N, M] in float64."""
     backbone = stack.backbone
     cut: dict[str, Any] = {}
@@ -113,7 +113,8 @@ def _attention(stack: Stack, slot: str, code: str, texts: Sequence[str], tokens_
         cut = {"truncation": True, "max_length": stack.text_budget}
     rows = [ids or [backbone.pad_id] for ids in backbone.tokenizer(list(texts), verbose=False, **cut)["input_ids"]]
     found: list[Tensor] = []
-    sampler = TokenBudgetBatches([len(row) for row in rows], tokens_per_batch=tokens_per_batch, shuffle=False)
+    most = reading_tokens(stack.backbone.device, tokens_per_batch)
+    sampler = TokenBudgetBatches([len(row) for row in rows], tokens_per_batch=most, shuffle=False)
     for picked in sampler.epoch_batches():
         lengths = torch.tensor([len(rows[number]) for number in picked])
         ids = torch.nn.utils.rnn.pad_sequence(

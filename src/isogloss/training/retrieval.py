@@ -20,7 +20,7 @@ from isogloss.stack import Bank, Stack, TextBatch
 from isogloss.stack.layers import reading_layer
 from isogloss.tasks import Example, Task, evaluate_predictions, get_task, read
 from isogloss.tasks.reading import PIVOT
-from isogloss.training.buckets import TokenBudgetBatches
+from isogloss.training.buckets import TokenBudgetBatches, reading_tokens
 from isogloss.training.evaluation import mean_scores
 from isogloss.training.inference import Missing
 from isogloss.training.language_stage import EVERY
@@ -35,7 +35,7 @@ def sentence_vectors(
     texts: Sequence[str],
     routes: Mapping[str, Sequence[int]] | None = None,
     *,
-    tokens_per_batch: int = 4096,
+    tokens_per_batch: int | None = None,
     layer: int | None = None,
     languages: Sequence[str] | None = None,
 ) -> Tensor:
@@ -48,7 +48,7 @@ def sentence_vectors(
         stack: Backbone with modules, or without any.
         texts: [N], in any order and length; batches are made of similar lengths.
         routes: Slot name -> [N] indices into that slot's bank, so that a batch may mix languages.
-        tokens_per_batch: Most tokens of a batch, padding included.
+        tokens_per_batch: Most tokens of a batch, padding included; None takes what suits the device.
         layer: Block whose states are pooled, counted from 1; None is the last one.
         languages: [N] codes, for modules that are told the language of a text.
 
@@ -69,7 +69,8 @@ def sentence_vectors(
     rows = _tokenise(backbone, texts, stack.text_budget)
     stack.eval()
     found = torch.empty(len(texts), backbone.hidden_size)
-    sampler = TokenBudgetBatches([len(row) for row in rows], tokens_per_batch=tokens_per_batch, shuffle=False)
+    most = reading_tokens(backbone.device, tokens_per_batch)
+    sampler = TokenBudgetBatches([len(row) for row in rows], tokens_per_batch=most, shuffle=False)
     for batch in sampler.epoch_batches():
         picked = [torch.tensor(rows[number]) for number in batch]
         ids = torch.nn.utils.rnn.pad_sequence(picked, batch_first=True, padding_value=backbone.pad_id)
@@ -99,7 +100,7 @@ def evaluate_retrieval(
     missing: Missing = "error",
     bad_rows: str = "error",
     task: Task | None = None,
-    tokens_per_batch: int = 4096,
+    tokens_per_batch: int | None = None,
     layer: int | None = None,
     scoring: str = "cosine",
 ) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def evaluate_retrieval(
         missing: A language without a module while others have one: an `error`, or `none`.
         bad_rows: `error`, or `skip` malformed rows and count them.
         task: `retrieval`, with other columns than the usual ones.
-        tokens_per_batch: Size of the mixed-language batches.
+        tokens_per_batch: Size of the mixed-language batches; None takes what suits the device.
         layer: Block whose states are pooled, counted from 1; None is the last one.
         scoring: `cosine`, or `margin` (ratio, 4 neighbours).
 
@@ -166,7 +167,7 @@ class _Vectors:
         backbone: Backbone,
         modules: Mapping[str, TransferModule],
         pairs: Mapping[str, Sequence[Example]],
-        tokens_per_batch: int,
+        tokens_per_batch: int | None,
         layer: int | None,
     ) -> None:
         texts: dict[str, dict[str, None]] = {}

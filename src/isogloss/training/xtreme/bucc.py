@@ -118,7 +118,7 @@ def evaluate_bucc(
     layer: int | None = None,
     search: Search = "auto",
     limit: int | None = None,
-    tokens_per_batch: int = 4096,
+    tokens_per_batch: int | None = None,
 ) -> dict[str, dict[str, float]]:
     """F1 of the mined pairs of the test split at the threshold that is best on the development split.
 
@@ -129,7 +129,7 @@ def evaluate_bucc(
         layer: Block whose states are pooled; None is the last.
         search: See `search.neighbours`.
         limit: At most this many sentences a side (gold pairs beyond are left out); None for all.
-        tokens_per_batch: Size of batches.
+        tokens_per_batch: Size of batches; None takes what suits the device.
 
     Returns:
         Code -> `{"f1", "precision", "recall", "threshold", "n"}`.
