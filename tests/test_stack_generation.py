@@ -1,6 +1,9 @@
 """Generation feeds what training and scoring feed."""
 
+import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +11,7 @@ import torch
 from _stack_tools import batch_of, close, hook_count, make, pad, texts
 from torch import Tensor
 
-from isogloss.backbones import Backbone
+from isogloss.backbones import Backbone, load_backbone
 from isogloss.errors import IsoglossError
 from isogloss.stack import Bank, Stack
 
@@ -74,6 +77,21 @@ def test_generated_tokens_are_those_of_the_forward(tiny: Tiny, name: str, cell: 
     assert len({tuple(row) for row in wanted}) > 1, "a test in which every row gives the same would see little"
     alone = [_cut(stack.generate(*pad([row]), max_new_tokens=_NEW)[0], backbone.eos_ids) for row in rows]
     assert alone == wanted
+
+
+@pytest.mark.parametrize("name", ["llama", "mt5"])
+def test_a_checkpoint_s_own_way_to_generate_is_not_taken_over(tiny: Tiny, tmp_path: Path, name: str) -> None:
+    plain = tiny(name)
+    folder = tmp_path / "own"
+    shutil.copytree(plain.name, folder)
+    rows = pad(texts(3, (6, 2, 4)))
+    wanted = Stack(plain).generate(*rows, max_new_tokens=_NEW)
+    path = folder / "generation_config.json"
+    own = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**own, "suppress_tokens": [int(wanted[0, 0])], "num_beams": 3}))
+    loaded = load_backbone(folder)
+    assert torch.equal(Stack(loaded).generate(*rows, max_new_tokens=_NEW), wanted)
+    assert loaded.model.generation_config.eos_token_id == plain.model.generation_config.eos_token_id
 
 
 def test_a_decoder_side_prompt_in_generation(tiny: Tiny) -> None:

@@ -68,6 +68,7 @@ def load_backbone(
             f"them '{min(found['missing_keys'])}'; use a checkpoint that holds the whole model with its LM head."
         )
     use_own_attention(model)
+    _generate_plainly(model)
     model.eval()
     model.requires_grad_(False)
     if family is None:
@@ -92,6 +93,19 @@ def load_backbone(
     if family.name.startswith("discovered"):
         _verify_discovered(backbone)
     return backbone
+
+
+def _generate_plainly(model: Any) -> None:
+    """Leaves of a checkpoint's own ways to generate (beams, penalties for repetition ...) only the token ids.
+
+    transformers would add them to whatever is asked for, and an answer would no longer be the most likely one.
+    """
+    from transformers import GenerationConfig
+
+    own = getattr(model, "generation_config", None)
+    if own is not None:
+        names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+        model.generation_config = GenerationConfig(**{name: getattr(own, name) for name in names})
 
 
 def _default_device() -> torch.device:
