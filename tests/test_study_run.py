@@ -23,6 +23,7 @@ from isogloss.study.runner import Result, run_plan
 from isogloss.study.steps import Plan
 from isogloss.study.store import Store
 from isogloss.tasks import few_shot, get_task, read_split
+from isogloss.tasks.heads.linear_classification import LinearClassification
 from isogloss.training.evaluation import evaluate, make_predictor
 from isogloss.training.seed_stage import can_share, train_task_seeds
 from isogloss.training.task_stage import TaskStage, train_task
@@ -298,6 +299,25 @@ def test_a_study_with_seeds_together_scores_the_same(world: World, finished: tup
     for key, step in plan.steps.items():
         if step.kind == "evaluation":  # the same keys, so that either way of running finds the other's steps
             assert read_json(other.place(key) / "scores.json") == read_json(store.place(key) / "scores.json")
+
+
+def test_a_seed_that_diverges_stops_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds of one pass have one sum of losses, so one that is no number hides all the others."""
+    plan = world.plan("seeds_together=true", "grid.cell=head", "grid.task=topic", "add=[]", "exclude=[]")
+    plain = LinearClassification.loss
+
+    def broken(head: Any, stack: Any, batch: Any) -> Any:
+        total, count = plain(head, stack, batch)
+        return total * (float("nan") if head.seed == 2 else 1.0), count
+
+    monkeypatch.setattr(LinearClassification, "loss", broken)
+    result, store, engine = world.run(plan, "diverged")
+    assert [len(job.steps) for job in engine.jobs if job.steps[0].kind == "task"] == [2]
+    tasks = {step.spec["seed"]: step for step in plan.steps.values() if step.kind == "task"}
+    assert store.is_done(tasks[1].key) and not store.is_done(tasks[2].key)
+    assert "became nan" in result.failed[tasks[2].key]["error"]
+    scored = [step for step in plan.steps.values() if step.kind == "evaluation" and tasks[1].key in step.needs]
+    assert scored and all(store.is_done(step.key) for step in scored)
 
 
 def test_each_language_seed_is_scored_with_its_own_modules(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

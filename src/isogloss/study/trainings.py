@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isogloss.errors import IsoglossError
+from isogloss.errors import DivergedError, IsoglossError
 from isogloss.languages import resolve
 from isogloss.modules import parse_module
 from isogloss.storage import content_key
@@ -126,36 +126,50 @@ def update_learner(stage: "MetaStage") -> Callable[..., dict[str, Any]]:
 
 def train_tasks(steps: Sequence[Step], job: Job, desk: Desk) -> tuple[Made, dict[str, Outcome]]:
     """Trains task modules from labelled text; several steps of one group differ in their seeds and share one pass."""
-    if len(steps) > 1:
+    if len(steps) == 1:
+        return [_train_task(steps[0], job, desk)], {}
+    try:
         return _seeds(steps, job, desk), {}
+    except DivergedError:
+        # Only the sum of the losses is seen there, and no other seed is to fail with the one that diverged.
+        desk.tell("a seed diverged, so each is trained by itself")
     made: Made = []
+    failed: dict[str, Outcome] = {}
     for step in steps:
-        began = time.monotonic()
-        out, whole = room(step, desk)
-        if not whole:
-            spec = step.spec
-            backbone = desk.backbone(step.inputs["backbone"])
-            task, train, dev = training_rows(step, desk)
-            facts = train_task(
-                backbone,
-                task,
-                train,
-                dev,
-                parse_module(spec["module"]),
-                task_stage(spec),
-                desk.store.work(step.key) / MODULE,
-                language_modules=[
-                    *shared_modules(step, desk, backbone),
-                    *(language_part(key, step.inputs, desk, backbone) for key in spec["languages"].values()),
-                ],
-                data_name="+".join(dict.fromkeys(Path(name).name for name in step.inputs["data"].values())),
-                split=step.inputs["train"],
-                update=_opened(step, desk),
-                progress=progress_of(step, desk),
-            )
-            keep_training(step, job, desk, out, began, facts)
-        made.append((step, out))
-    return made, {}
+        try:
+            made.append(_train_task(step, job, desk))
+        except DivergedError as problem:
+            failed[step.key] = Outcome(step.key, str(problem))
+    shutil.rmtree(_common(steps, desk), ignore_errors=True)
+    return made, failed
+
+
+def _train_task(step: Step, job: Job, desk: Desk) -> tuple[Step, Path]:
+    began = time.monotonic()
+    out, whole = room(step, desk)
+    if not whole:
+        spec = step.spec
+        backbone = desk.backbone(step.inputs["backbone"])
+        task, train, dev = training_rows(step, desk)
+        facts = train_task(
+            backbone,
+            task,
+            train,
+            dev,
+            parse_module(spec["module"]),
+            task_stage(spec),
+            desk.store.work(step.key) / MODULE,
+            language_modules=[
+                *shared_modules(step, desk, backbone),
+                *(language_part(key, step.inputs, desk, backbone) for key in spec["languages"].values()),
+            ],
+            data_name="+".join(dict.fromkeys(Path(name).name for name in step.inputs["data"].values())),
+            split=step.inputs["train"],
+            update=_opened(step, desk),
+            progress=progress_of(step, desk),
+        )
+        keep_training(step, job, desk, out, began, facts)
+    return step, out
 
 
 def task_stage(spec: Mapping[str, Any]) -> TaskStage:
@@ -171,7 +185,7 @@ def _seeds(steps: Sequence[Step], job: Job, desk: Desk) -> Made:
     began = time.monotonic()
     rooms = [room(step, desk) for step in steps]
     # The common checkpoints outlive a kill, and with them the common run: all its seeds, in the same order.
-    common = desk.store.work(content_key([step.key for step in steps])[:24])
+    common = _common(steps, desk)
     todo = [step for step, (_, whole) in zip(steps, rooms, strict=True) if not whole]
     if todo:
         step, spec = todo[0], todo[0].spec
@@ -198,6 +212,10 @@ def _seeds(steps: Sequence[Step], job: Job, desk: Desk) -> Made:
                 keep_training(one, job, desk, out, began, facts)
     shutil.rmtree(common, ignore_errors=True)
     return [(step, out) for step, (out, _) in zip(steps, rooms, strict=True)]
+
+
+def _common(steps: Sequence[Step], desk: Desk) -> Path:
+    return desk.store.work(content_key([step.key for step in steps])[:24])
 
 
 def _opened(step: Step, desk: Desk) -> Update | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from isogloss.backbones.processor import has_bf16
-from isogloss.errors import IsoglossError
+from isogloss.errors import DivergedError, IsoglossError
 from isogloss.storage import content_key
 from isogloss.training import _random_state
 from isogloss.training._interrupts import Interrupted, StopRequest, stop_on_signals
@@ -78,7 +78,8 @@ def fit(
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
-        IsoglossError: Nothing to train, a loss that is not finite, a checkpoint of another run, a full disk.
+        DivergedError: A loss that is not finite.
+        IsoglossError: Nothing to train, a checkpoint of another run, a full disk.
     """
     trained = trained_parameters(parts)
     tensors = changing_tensors(modules, trained)
@@ -283,7 +284,7 @@ class _Loop:
         for step, total, count, tokens in self.unread:
             value = total.item()
             if not math.isfinite(value):
-                raise IsoglossError(
+                raise DivergedError(
                     f"The training loss became {value} at step {step} of {self.steps}; lower the "
                     "learning rate, add warm-up, or use fp32 if the backbone runs in half precision."
                 )
