@@ -73,6 +73,16 @@ def test_the_pool_has_learned(world: Path, trained: Path) -> None:
     assert fingerprint(again.model, again.config) != again.fingerprint
 
 
+def test_the_pool_learns_at_its_own_rate(world: Path, tmp_path: Path, trained: Path) -> None:
+    pretrain(recipe(world, pool_rate=30.0), tmp_path / "fast", cache_dir=world / "cache")
+    start = create_module(parse_module("pool:4x2"), load_backbone(trained, device="cpu"), seed=42).weights("pool")
+    slow, fast = (
+        float((load_tensors(place / "pool.safetensors")["prompts"].float() - start["prompts"]).norm())
+        for place in (trained, tmp_path / "fast")
+    )
+    assert fast > 5 * slow > 0
+
+
 @pytest.mark.parametrize("spec", ["pool:4x2,selection=top-hard,top=2,query=mean-pass", "pool:1x2,selection=oracle"])
 def test_a_killed_run_resumes_to_the_same_weights(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str

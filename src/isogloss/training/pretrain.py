@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from torch import nn
 
 from isogloss.backbones import Backbone, fingerprint, load_backbone
 from isogloss.backbones.attention import use_own_attention
 from isogloss.backbones.families import family_of
-from isogloss.backbones.pool_part import save_pool, without_pool
+from isogloss.backbones.pool_part import POOL_NAME, save_pool, without_pool
 from isogloss.backbones.processor import has_bf16
 from isogloss.backbones.sites import resolve_sites
 from isogloss.corpora import (
@@ -186,14 +187,18 @@ def _other_machine_told(precision: str | None) -> Iterator[None]:
 
 
 def _parts(backbone: Backbone, recipe: Recipe) -> list[TrainedPart]:
-    """Input embeddings (with a tied output) at a rate of their own, and all the rest."""
-    table = backbone.model.get_input_embeddings().weight
+    """Input embeddings (with a tied output) and the pool, each at a rate of its own, and all the rest."""
+    model, rate = backbone.model, recipe.learning_rate
+    table = model.get_input_embeddings().weight
     if recipe.embedding_rate == 0:
         table.requires_grad_(False)
-    body = [weight for weight in dict.fromkeys(backbone.model.parameters()) if weight is not table]
-    parts = [TrainedPart("body", body)]
+    pool = list(getattr(model, POOL_NAME, nn.ParameterDict()).values()) if recipe.pool_rate != 1 else []
+    apart = {id(weight) for weight in (table, *pool)}
+    parts = [TrainedPart("body", [weight for weight in dict.fromkeys(model.parameters()) if id(weight) not in apart])]
     if recipe.embedding_rate > 0:
-        parts.append(TrainedPart("embeddings", [table], learning_rate=recipe.learning_rate * recipe.embedding_rate))
+        parts.append(TrainedPart("embeddings", [table], learning_rate=rate * recipe.embedding_rate))
+    if pool:
+        parts.append(TrainedPart("pool", pool, learning_rate=rate * recipe.pool_rate))
     return parts
 
 

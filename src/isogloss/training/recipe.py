@@ -102,6 +102,7 @@ class Recipe(_Strict):
             another model for the pieces that both know.
         embedding_rate: Their learning rate as a multiple of the others'; 0 keeps them as they start.
         pool: A prompt pool that is trained with the model, as a module spec (`pool:256x4`).
+        pool_rate: Its learning rate as a multiple of the others'. Prompts, as in prompt tuning, want a higher one than weights.
         accumulation: Batches (per process) in one optimiser step; on one GPU N of them make the step that N GPUs make.
         alpha: Smoothing exponent of the mixture of languages.
         precision: Of the forward pass; `auto` is bf16 where the machine multiplies in it, else fp32.
@@ -124,6 +125,7 @@ class Recipe(_Strict):
     model: ModelRecipe = ModelRecipe()
     embeddings: str = "random"
     pool: str | None = None
+    pool_rate: float = Field(default=1.0, gt=0)
     embedding_rate: float = Field(default=1.0, ge=0)
     objectives: list[ObjectiveRecipe] = Field(min_length=1)
     stages: list[StageRecipe] = Field(min_length=1)
