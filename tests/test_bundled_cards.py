@@ -41,10 +41,13 @@ def test_scores_change_a_card_and_no_weights(tool: ModuleType, tmp_path: Path) -
         shutil.copy2(bundled_folder("bundled:encoder") / name, tmp_path / name)
     (tmp_path / "scores.json").write_text(json.dumps([SCORE]))
     before = read_json(tmp_path / "isogloss.json")
-    tool.add_scores(tmp_path, tool.read_scores(tmp_path / "scores.json"))
+    tool.change_card(tmp_path, scores=tool.read_scores(tmp_path / "scores.json"))
     assert read_json(tmp_path / "isogloss.json") == {**before, "scores": [SCORE]}
+    tool.change_card(tmp_path, notes=["Losses are of another text."])
+    assert read_json(tmp_path / "isogloss.json")["scores"] == [SCORE]
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| topics | accuracy | 61.5 | `isogloss evaluate` |" in card and "66.2" not in card
+    assert card.rstrip().endswith("Losses are of another text.")
 
 
 @pytest.mark.parametrize("content", [SCORE, [{**SCORE, "score": "61"}], [{"task": "topics"}], ["topics"]])

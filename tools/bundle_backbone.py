@@ -2,6 +2,7 @@
 
 python tools/bundle_backbone.py runs/encoder encoder
 python tools/bundle_backbone.py encoder --scores scores.json   # measured afterwards: only the card changes
+python tools/bundle_backbone.py encoder --note "What a reader of its losses should know."
 
 Scores are a JSON list of {"task": "SIB-200 topics, English", "metric": "accuracy", "score": 66.2, "command": "isogloss ..."}.
 """
@@ -58,9 +59,9 @@ def read_scores(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def add_scores(folder: Path, scores: list[dict[str, Any]]) -> None:
-    """Puts scores into the `isogloss.json` and the card of a backbone, in place of earlier ones."""
-    facts = {**read_json(folder / "isogloss.json"), "scores": scores}
+def change_card(folder: Path, **changed: Any) -> None:
+    """Puts facts (`scores`, `notes`) into the `isogloss.json` and the card of a backbone, in place of earlier ones."""
+    facts = {**read_json(folder / "isogloss.json"), **changed}
     write_text(folder / "README.md", model_card(Recipe(**facts["recipe"]), facts))
     write_json(folder / "isogloss.json", facts)
 
@@ -70,17 +71,20 @@ def main() -> None:
     parser.add_argument(
         "source", type=Path, nargs="?", help="folder that isogloss pretrain wrote; none: keep what is bundled"
     )
-    parser.add_argument("name", choices=("encoder", "decoder", "encoder-decoder"))
+    parser.add_argument("name", choices=("encoder", "encoder-pool", "decoder", "encoder-decoder"))
     parser.add_argument("--scores", type=Path, metavar="FILE.json", help="what it reaches, for its card")
+    parser.add_argument("--note", action="append", metavar="TEXT", help="a sentence for its card; may be repeated")
     arguments = parser.parse_args()
-    if arguments.source is None and arguments.scores is None:
-        parser.error("give a source, --scores or both")
+    if arguments.source is None and arguments.scores is None and arguments.note is None:
+        parser.error("give a source, --scores or --note")
     try:
         scores = None if arguments.scores is None else read_scores(arguments.scores)
         if arguments.source is not None:
             bundle(arguments.source, _BACKBONES / arguments.name)
         if scores is not None:
-            add_scores(_BACKBONES / arguments.name, scores)
+            change_card(_BACKBONES / arguments.name, scores=scores)
+        if arguments.note is not None:
+            change_card(_BACKBONES / arguments.name, notes=arguments.note)
     except IsoglossError as problem:
         parser.error(str(problem))
 

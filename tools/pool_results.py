@@ -54,7 +54,10 @@ ABLATIONS = {
     "top-soft": "pool:64x4,selection=top-soft,top=4",
     "top-hard": "pool:64x1,selection=top-hard,top=4",
     "random": "pool:64x4,selection=random",
+    "rate x 20": "pool:64x4",
 }
+# The pool's learning rate, times that of the weights.
+POOL_RATES = {"rate x 20": 20.0}
 TASKS: dict[str, dict[str, Any]] = {
     "topic": {"train": ("sib200", "train", "dev"), "test": ("sib200", "test")},
     "pos": {"train": ("ud-pos", "train", "dev"), "test": ("ud-pos", "test")},
@@ -75,7 +78,8 @@ def backbone_of(arm: str, seed: int, steps: int | None) -> Path:
     # Vocabulary and first embeddings are those of one seed, as the arms and seeds do not differ in them.
     changes: dict[str, Any] = {"seed": seed, "text_seed": 1, "name": f"pool-{arm}-{seed}"}
     if arm in ABLATIONS:
-        changes |= {"pool": ABLATIONS[arm], "model": recipe.model.model_copy(update=SMALL)}
+        changes |= {"pool": ABLATIONS[arm], "pool_rate": POOL_RATES.get(arm, 1.0)}
+        changes["model"] = recipe.model.model_copy(update=SMALL)
     if steps:
         changes["stages"] = [recipe.stages[0].model_copy(update={"steps": steps})]
     recipe = recipe.model_copy(update=changes)

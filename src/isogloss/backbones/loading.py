@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 
 from isogloss.backbones.attention import use_own_attention
 from isogloss.backbones.backbone import Backbone
-from isogloss.backbones.bundled import bundled_folder
+from isogloss.backbones.bundled import bundled_folder, bundled_names
 from isogloss.backbones.families import Kind, family_of
 from isogloss.backbones.fingerprint import fingerprint
 from isogloss.backbones.packed import load_packed
@@ -26,7 +26,7 @@ def load_backbone(
     """Loads a multilingual model with its LM head, frozen and in evaluation mode.
 
     Args:
-        name: Hub id (`FacebookAI/xlm-roberta-base`), local folder, or `bundled:encoder|decoder|encoder-decoder`.
+        name: Hub id (`FacebookAI/xlm-roberta-base`), local folder, or a bundled one (`bundled:encoder`).
         dtype: `fp32`, `bf16` or `fp16`; None means fp32 on a CPU and bf16 on an accelerator.
         device: Where to put it; None means the first accelerator, else the CPU.
 
@@ -166,7 +166,7 @@ def _cannot_load(name: str, problem: Exception) -> str:
         return f"The folder '{name}' does not hold a model that transformers can load ({_first_line(problem)})."
     return (
         f"No backbone can be loaded as '{name}': give a Hub id that can be reached, a folder with config.json, "
-        f"or one of bundled:encoder, bundled:decoder, bundled:encoder-decoder ({_first_line(problem)})."
+        f"or one of {', '.join(bundled_names())} ({_first_line(problem)})."
     )
 
 

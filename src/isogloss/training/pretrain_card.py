@@ -12,7 +12,8 @@ def model_card(recipe: Recipe, facts: Mapping[str, Any]) -> str:
 
     Args:
         recipe: It was trained by.
-        facts: Content of its `isogloss.json`; `scores`, where there are any, is a list of `{task, metric, score, command}`.
+        facts: Content of its `isogloss.json`; `scores`, where there are any, is a list of `{task, metric, score, command}`,
+            and `notes` one of sentences that a reader of the table of losses should know.
     """
     languages = [resolve(code) for code in recipe.codes]
     front = [
@@ -70,5 +71,6 @@ def model_card(recipe: Recipe, facts: Mapping[str, Any]) -> str:
             "|---|---|---|---|",
             *rows,
             "",
+            *(line for note in facts.get("notes", ()) for line in (note, "")),
         ]
     )
