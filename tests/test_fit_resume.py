@@ -16,6 +16,7 @@ from isogloss.errors import IsoglossError
 from isogloss.training._interrupts import Interrupted
 from isogloss.training.checkpoint import has_checkpoint
 from isogloss.training.config import FitConfig, TrainedPart
+from isogloss.training.outputs import claim_output
 
 
 class PowerCutError(Exception):
@@ -190,7 +191,9 @@ def test_ctrl_c_saves_says_how_to_continue_and_continues_to_the_same_bits(tmp_pa
         return toy.loss(batch)
 
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Interrupted, match=r"Stopped at step 8 of 30; .*continue from step 8\."):
+    with pytest.raises(
+        Interrupted, match=r"Stopped at step 8 of 30; .*\(without --overwrite\) to continue from step 8\."
+    ):
         toy.fit(config, folder=tmp_path, validate=scored(toy), loss=loss)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     toy = Toy(norm=True)
@@ -297,3 +300,18 @@ def test_the_clock_goes_on_over_restarts(tmp_path):
     result = again.fit(settings(), folder=tmp_path)
     assert result.resumed_from == 24
     assert result.seconds > 48 * 0.005
+
+
+def test_a_run_that_overwrites_can_be_continued_without_saying_so_again(tmp_path):
+    """What it replaces stands beside its checkpoints until it is done."""
+    (tmp_path / "module.json").write_text("{}")
+    with pytest.raises(IsoglossError, match=r"already holds 'module.json'"):
+        claim_output(tmp_path)
+    toy, config = Toy(), settings()
+    with pytest.raises(PowerCutError):
+        toy.fit(config, folder=claim_output(tmp_path, overwrite=True), loss=cut_at(toy, 30))
+    assert (tmp_path / "module.json").is_file()
+    assert Toy().fit(config, folder=claim_output(tmp_path)).resumed_from == 12
+    claim_output(tmp_path, overwrite=True)
+    with pytest.raises(IsoglossError, match=r"already holds 'module.json'"):
+        claim_output(tmp_path)

@@ -28,7 +28,12 @@ Out = Annotated[
     ),
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what --out already holds.", rich_help_panel=OUTPUT)
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace what --out already holds; an unfinished run is started anew.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 Dtype = Annotated[
     str | None,

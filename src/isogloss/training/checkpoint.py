@@ -91,7 +91,7 @@ class Checkpoints:
             raise IsoglossError(
                 f"The checkpoint of step {checkpoint.step} could not be written to '{self.place}' "
                 f"({_reason(problem)}); "
-                f"make room there and run the same command again, it continues {kept}."
+                f"make room there and run the same command again (without --overwrite), it continues {kept}."
             ) from problem
         self.last_step = checkpoint.step
         self._prune()

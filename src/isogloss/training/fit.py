@@ -405,4 +405,4 @@ class _Loop:
         kept = self.store.last_step
         if kept is None and at_once:
             return f"{where} before the first checkpoint; run the same command again to start over."
-        return f"{where}; run the same command again to continue from step {kept}."
+        return f"{where}; run the same command again (without --overwrite) to continue from step {kept}."

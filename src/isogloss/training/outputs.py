@@ -6,13 +6,16 @@ from isogloss.errors import IsoglossError
 from isogloss.formats import save_module
 from isogloss.modules import TransferModule
 from isogloss.training._processes import writes
-from isogloss.training.checkpoint import discard_checkpoints
+from isogloss.training.checkpoint import discard_checkpoints, has_checkpoint
 
 _OURS = {".checkpoint"}
 
 
 def claim_output(folder: str | Path, *, overwrite: bool = False) -> Path:
     """Returns the folder when training may write there: it is absent, empty, or holds an unfinished run to continue.
+
+    What a run under `overwrite` was to replace stays until its end, so beside checkpoints it is no reason to refuse: else such a
+    run could not be continued once it was stopped.
 
     Args:
         folder: The `--out` of a training command.
@@ -30,7 +33,7 @@ def claim_output(folder: str | Path, *, overwrite: bool = False) -> Path:
         discard_checkpoints(target)
         return target
     others = sorted(item.name for item in target.iterdir() if item.name not in _OURS)
-    if others:
+    if others and not has_checkpoint(target):
         raise IsoglossError(
             f"The output folder '{target}' already holds '{others[0]}'; choose another one, or replace it with --overwrite."
         )
