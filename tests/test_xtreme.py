@@ -225,6 +225,33 @@ def test_a_task_without_labels_is_left_out(suite: Path, backbone: Backbone, tmp_
         run_suite(backbone, tmp_path, tmp_path / "out", OPTIONS, names=["tydiqa"])
 
 
+def test_retrieval_without_labels_is_left_out(suite: Path, backbone: Backbone, tmp_path: Path) -> None:
+    """BUCC's gold pairs are withheld in some downloads, and are hardly among its first sentences; it comes after all training."""
+    for name in ("bucc", "tatoeba"):
+        shutil.copytree(suite / name, tmp_path / name)
+    for path in list((tmp_path / "bucc").iterdir()):
+        _, split, side = path.name.split(".")
+        shutil.copy(path, path.with_name(f"fr-en.{split}.{'fr' if side == 'de' else side}"))
+    (tmp_path / "bucc" / "fr-en.test.gold").write_text("")
+    found = run_suite(backbone, tmp_path, tmp_path / "out", OPTIONS)
+    assert set(found["tasks"]["bucc"]["scores"]) == {"deu_Latn"}
+    assert any(text.startswith("fra_Latn left out") for text in found["tasks"]["bucc"]["departures"])
+    for path in (tmp_path / "bucc").glob("de-en.*.gold"):
+        path.write_text("d9\te9\n")
+    found = run_suite(backbone, tmp_path, tmp_path / "again", OPTIONS)
+    assert set(found["tasks"]) == {"tatoeba"}
+    assert "no gold pair among the first 6 sentences" in found["left_out"]["bucc"]
+    (tmp_path / "tatoeba" / "deu").rename(tmp_path / "tatoeba" / "eng")
+    with pytest.raises(IsoglossError, match="English alone"):
+        run_suite(backbone, tmp_path, tmp_path / "english", OPTIONS)
+
+
+def test_a_wrong_layer_is_refused_before_anything_is_trained(suite: Path, backbone: Backbone, tmp_path: Path) -> None:
+    with pytest.raises(IsoglossError, match=r"The layer 9 is not one of the 2 blocks"):
+        run_suite(backbone, suite, tmp_path / "out", SuiteOptions(layer=9), tell=pytest.fail)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_missing(suite: Path, backbone: Backbone, tmp_path: Path) -> None:
     assert set(find_data(suite)) == set(SUITE)
     for names, root, said in [

@@ -22,6 +22,7 @@ from isogloss.modules import TransferModule
 from isogloss.stack import Stack
 from isogloss.training.retrieval import sentence_vectors
 from isogloss.training.search import MinedPairs, Search, best_threshold, mine, mining_scores
+from isogloss.training.xtreme.data import NothingToScoreError
 
 _SPLITS = {"dev": ("dev", "sample"), "test": ("test", "training")}
 
@@ -63,7 +64,8 @@ def read_bucc(folder: Path, own: str, split: str) -> BuccSplit:
     """Reads one split.
 
     Raises:
-        IsoglossError: A file is missing, a line is not `id, tab, text`, a gold pair names no sentence, or there is no gold pair.
+        NothingToScoreError: There is no gold pair.
+        IsoglossError: A file is missing, a line is not `id, tab, text`, or a gold pair names no sentence.
     """
     base = _base(folder, own, split)
     if base is None:
@@ -89,7 +91,7 @@ def read_bucc(folder: Path, own: str, split: str) -> BuccSplit:
             )
         gold.add((sides[0][one], sides[1][other]))
     if not gold:
-        raise IsoglossError(
+        raise NothingToScoreError(
             f"{path}: there is no pair in it, as in downloads that withhold the gold pairs of the test split."
         )
     return BuccSplit(texts[0], texts[1], frozenset(gold))
@@ -119,6 +121,7 @@ def evaluate_bucc(
     search: Search = "auto",
     limit: int | None = None,
     tokens_per_batch: int | None = None,
+    left_out: dict[str, str] | None = None,
 ) -> dict[str, dict[str, float]]:
     """F1 of the mined pairs of the test split at the threshold that is best on the development split.
 
@@ -130,14 +133,19 @@ def evaluate_bucc(
         search: See `search.neighbours`.
         limit: At most this many sentences a side (gold pairs beyond are left out); None for all.
         tokens_per_batch: Size of batches; None takes what suits the device.
+        left_out: Gets the languages that have no gold pair, and why.
 
     Returns:
         Code -> `{"f1", "precision", "recall", "threshold", "n"}`.
+
+    Raises:
+        NothingToScoreError: No language has gold pairs of both splits.
+        IsoglossError: The files are not as expected.
     """
     stack = Stack(backbone, [shared] if shared is not None else [])
     codes = bucc_languages(folder)
     if not codes:
-        raise IsoglossError(
+        raise NothingToScoreError(
             f"BUCC in '{folder}' has no language with dev and test; expected files like de-en.dev.gold there."
         )
 
@@ -146,6 +154,10 @@ def evaluate_bucc(
         first, second = data.first[:limit], data.second[:limit]
         gold = frozenset(pair for pair in data.gold if pair[0] < len(first) and pair[1] < len(second))
         options: dict[str, Any] = {"layer": layer, "tokens_per_batch": tokens_per_batch}
+        if not gold:
+            raise NothingToScoreError(
+                f"There is no gold pair among the first {limit} sentences of BUCC's {split} split in {code}; raise --limit."
+            )
         (first, rows_first), (second, rows_second) = distinct(first), distinct(second)
         one = sentence_vectors(stack, first, languages=[code] * len(first), **options)
         other = sentence_vectors(stack, second, languages=["eng_Latn"] * len(second), **options)
@@ -155,7 +167,13 @@ def evaluate_bucc(
         return MinedPairs(here[known], there[known], found.scores[known]), gold
 
     scores = {}
+    lacking = {} if left_out is None else left_out
     for code, own in codes.items():
-        threshold = best_threshold(*mined(own, code, "dev"))
-        scores[code] = {**mining_scores(*mined(own, code, "test"), threshold), "threshold": threshold}
+        try:
+            threshold = best_threshold(*mined(own, code, "dev"))
+            scores[code] = {**mining_scores(*mined(own, code, "test"), threshold), "threshold": threshold}
+        except NothingToScoreError as problem:
+            lacking[code] = str(problem)
+    if not scores:
+        raise NothingToScoreError(f"Of BUCC no language is left to score: {next(iter(lacking.values()))}")
     return scores

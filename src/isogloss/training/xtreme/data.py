@@ -11,6 +11,10 @@ from isogloss.training.xtreme.settings import SUITE, SuiteTask, TrainData
 ENGLISH = "eng_Latn"
 
 
+class NothingToScoreError(IsoglossError):
+    """Of a task, or of a language of it, nothing can be scored, as in downloads that withhold the labels."""
+
+
 def check_names(names: Sequence[str]) -> None:
     """Refuses names of tasks that the suite does not have.
 

@@ -9,7 +9,7 @@ from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
 from isogloss.formats import load_module
 from isogloss.modules import TransferModule, parse_module
-from isogloss.stack.layers import layer_count
+from isogloss.stack.layers import layer_count, reading_layer
 from isogloss.storage import content_key, read_json, write_json
 from isogloss.tasks import Example, available, check_leaks, get_task, read
 from isogloss.training.evaluation import evaluate
@@ -20,14 +20,18 @@ from isogloss.training.search import Search
 from isogloss.training.task_stage import TaskStage, train_task
 from isogloss.training.xtreme.aggregate import aggregate
 from isogloss.training.xtreme.bucc import bucc_languages, evaluate_bucc
-from isogloss.training.xtreme.data import ENGLISH, digests, find_data, has_split, tested_split, train_data
+from isogloss.training.xtreme.data import (
+    ENGLISH,
+    NothingToScoreError,
+    digests,
+    find_data,
+    has_split,
+    tested_split,
+    train_data,
+)
 from isogloss.training.xtreme.settings import SUITE, SuiteTask, TrainData, middle_layer
 
 _LARGE = 24
-
-
-class NothingToScoreError(IsoglossError):
-    """Of a task no language can be scored, as in downloads that withhold the labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +95,8 @@ def run_suite(
     """
     root = Path(root).expanduser()
     data = find_data(root, names)
+    with reading_layer(backbone, options.layer):
+        pass  # retrieval comes last, and hours of training before it must not end in a wrong layer
     target = Path(out)
     results: dict[str, Any] = {}
     left_out: dict[str, str] = {}
@@ -107,16 +113,16 @@ def run_suite(
         else:
             tell(name)
             item = SUITE[name]
-            if item.category == "retrieval":
-                kept = _retrieval(item, backbone, folder, options, shared)
-            else:
-                try:
+            try:
+                if item.category == "retrieval":
+                    kept = _retrieval(item, backbone, folder, options, shared)
+                else:
                     kept = _trained(item, backbone, root, folder, target / name / "module", options, shared, progress)
-                except NothingToScoreError as problem:
-                    left_out[name] = str(problem)
-                    if len(left_out) == len(data):
-                        raise
-                    continue
+            except NothingToScoreError as problem:
+                left_out[name] = str(problem)
+                if len(left_out) == len(data):
+                    raise
+                continue
             kept["key"] = key
             target.joinpath(name).mkdir(parents=True, exist_ok=True)
             write_json(record, kept)
@@ -280,9 +286,17 @@ def _retrieval(
     layer = _layer(item, backbone, options)
     departures = [f"states of block {layer} of {layer_count(backbone)}, mean over tokens"]
     if item.name == "bucc":
-        scores = evaluate_bucc(backbone, shared, folder, layer=layer, search=options.search, limit=options.limit_test)
+        lacking: dict[str, str] = {}
+        scores = evaluate_bucc(
+            backbone, shared, folder, layer=layer, search=options.search, limit=options.limit_test, left_out=lacking
+        )
+        departures += [f"{code} left out: {why}" for code, why in lacking.items()]
         return {"scores": scores, "departures": departures, "languages": sorted(bucc_languages(folder))}
     codes = [code for code in available(folder) if code != ENGLISH and has_split(folder, code, "test")]
+    if not codes:
+        raise NothingToScoreError(
+            f"Of the task {item.name} no language is left to score: '{folder}' has English alone."
+        )
     found = evaluate_retrieval(
         backbone,
         {EVERY: shared} if shared is not None else {},
