@@ -333,6 +333,15 @@ def test_the_oracle_is_told_the_language(tiny: Tiny) -> None:
     assert Stack(backbone, [make(backbone, "pool:2x3")]).language_routes(["deu_Latn"]) == {}
 
 
+def test_the_oracle_knows_languages_by_any_name() -> None:
+    config = parse_module("pool:2x2,selection=oracle,languages=en+German")
+    assert config == parse_module("pool:2x2,selection=oracle,languages=eng_Latn+deu_Latn")
+    with pytest.raises(IsoglossError, match="2 languages for 2 prompts"):
+        parse_module("pool:2x2,selection=oracle,languages=en+eng")
+    with pytest.raises(IsoglossError, match="Unknown language 'qqq'"):
+        parse_module("pool:1x2,selection=oracle,languages=qqq")
+
+
 def test_the_pull_loss_is_minus_the_cosines(tiny: Tiny) -> None:
     backbone = tiny("eurobert")
     pool = make(backbone, "pool:6x2,selection=top-hard,top=2,pull=0.5")

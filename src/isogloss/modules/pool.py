@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from isogloss.backbones import Backbone
 from isogloss.errors import IsoglossError
+from isogloss.languages import resolve
 from isogloss.modules.actions import Action, Placement, PromptText, RetrievalAction, Retrieved, Weights
 from isogloss.modules.base import ModuleConfig, TransferModule
 from isogloss.modules.prompt_init import initial_vectors
@@ -54,7 +55,7 @@ class PoolConfig(ModuleConfig):
         positions: `shift`, `own` or `none`; see `RetrievalAction`.
         placement: before the text, or after-bos.
         init: Of the prompts: normal (spread of the embeddings), uniform (-0.5 to 0.5), vocabulary (sampled tokens).
-        languages: For `oracle`: the languages that the M prompts stand for.
+        languages: For `oracle`: the languages that the M prompts stand for; names that the language table knows become codes.
     """
 
     method: ClassVar[str] = "pool"
@@ -93,6 +94,8 @@ class PoolConfig(ModuleConfig):
             raise IsoglossError(
                 f"The pool selects the best {self.top} of {self.keys} prompts; choose 1 to {self.keys}."
             )
+        # Texts are told by their codes: a prompt kept under another name of a language would never be chosen.
+        object.__setattr__(self, "languages", tuple(resolve(name).code for name in self.languages))
         if self.languages and (self.selection != "oracle" or len(set(self.languages)) != self.keys):
             raise IsoglossError(
                 f"The pool names {len(self.languages)} languages for {self.keys} prompts with selection={self.selection}; only "
