@@ -102,10 +102,11 @@ def test_accumulation_makes_the_step_of_as_many_processes(
 
 def test_a_recipe_without_accumulation_is_recorded_as_before_there_was_any(world: Path) -> None:
     """Checkpoints are known by it."""
-    assert not {"accumulation", "pool", "text_seed"} & set(recipe(world, pool=None).record())
+    assert not {"accumulation", "pool", "pool_rate", "text_seed"} & set(recipe(world, pool=None).record())
     assert recipe(world, accumulation=1).record() == recipe(world).record()
     assert recipe(world, accumulation=2).record()["accumulation"] == 2
     assert recipe(world).record()["pool"] == "pool:4x2"
+    assert recipe(world, pool_rate=3).record()["pool_rate"] == 3
 
 
 def test_the_large_recipe_can_accumulate_what_eight_gpus_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,6 +192,7 @@ class Recipe(_Strict):
         """Plain data of it, by which a run knows its checkpoints: what is not used is left out, so that old ones stay known."""
         unused = {
             *(() if self.pool else ("pool",)),
+            *(("pool_rate",) if self.pool_rate == 1 else ()),
             *(("accumulation",) if self.accumulation == 1 else ()),
             *(("text_seed",) if self.text_seed is None else ()),
         }
