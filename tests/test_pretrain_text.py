@@ -101,6 +101,36 @@ def test_wrong_recipes(tmp_path: Path, lines: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("  - {name: masekd, weight: 1}", "line 8, has a wrong value for 'objectives.1.name'"),
+        ("  - {name: masked, weight: 0}", "line 8, has a wrong value for 'objectives.1.weight'"),
+        ("  - {name: masked, wieght: 1}", "line 8, has the unknown key 'objectives.1.wieght'; did you mean 'weight'"),
+        ("  - {name: masked}", "line 8, has a wrong value for 'objectives.1.weight': field required"),
+        ("1: 2", "line 8, has a wrong value for '1'"),
+    ],
+)
+def test_a_wrong_recipe_names_its_line(tmp_path: Path, lines: str, said: str) -> None:
+    """That of the item, not of the first line with such a key."""
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "name: x\nkind: encoder\nlanguages: [en]\ntext: [t]\nstages: [{steps: 1, length: 8, batch: 1}]\n"
+        f"objectives:\n  - {{name: masked, weight: 1}}\n{lines}\n"
+    )
+    with pytest.raises(IsoglossError, match=said):
+        read_recipe(path)
+
+
+def test_norwegian_is_a_language(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "name: x\nkind: encoder\nlanguages: [en, no]\ntext: [t]\nobjectives: [{name: masked, weight: 1}]\n"
+        "stages: [{steps: 1, length: 8, batch: 1}]\n"
+    )
+    assert read_recipe(path).codes == ["eng_Latn", "nob_Latn"]
+
+
+@pytest.mark.parametrize(
     ("kind", "objective", "use"),
     [
         ("encoder", "causal", "masked"),

@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,18 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
     "encoder-decoder": ("spans", "prefix", "contrast"),
 }
 _VARIABLE = re.compile(r"\$\{(\w+)(?::([^}]*))?\}")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose truth values are true and false alone: `no` is the code of Norwegian."""
+
+
+_BOOL = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [rule for rule in rules if rule[0] != _BOOL]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, re.compile("(?:true|false)$", re.IGNORECASE), list("tTfF"))
 
 
 class _Strict(BaseModel):
@@ -213,7 +226,7 @@ def read_recipe(path: str | Path) -> Recipe:
     except UnicodeDecodeError as problem:
         raise IsoglossError(f"The recipe '{source}' is not UTF-8 text.") from problem
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, Loader=_Loader)  # a safe one
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         line = f", line {mark.line + 1}," if mark else ""
@@ -223,7 +236,7 @@ def read_recipe(path: str | Path) -> Recipe:
     if not isinstance(content, dict):
         raise IsoglossError(f"The recipe '{source}' must be a mapping of keys to values.")
     try:
-        recipe = Recipe(**_expand(content))
+        recipe = Recipe.model_validate(_expand(content))
     except ValidationError as problem:
         raise IsoglossError(_explain(source, text, problem)) from problem
     try:
@@ -257,13 +270,12 @@ def _expand(value: Any) -> Any:
 
 
 def _explain(source: Path, text: str, problem: ValidationError) -> str:
-    first = problem.errors()[0]
+    found = problem.errors()
+    # A misspelt key is missing, too, under its right name.
+    first = next((item for item in found if item["type"] == "extra_forbidden"), found[0])
     path = [str(part) for part in first["loc"]]
     key = path[-1]
-    line = next(
-        (number for number, row in enumerate(text.splitlines(), 1) if re.match(rf"[\s\-{{]*{re.escape(key)}\s*:", row)),
-        None,
-    )
+    line = _line(text, first["loc"])
     where = f"The recipe '{source}'" + (f", line {line}," if line else "")
     if first["type"] == "extra_forbidden":
         known = _known_keys(path[:-1])
@@ -271,6 +283,19 @@ def _explain(source: Path, text: str, problem: ValidationError) -> str:
         hint = f"did you mean '{near[0]}'" if near else f"the keys here are {', '.join(known)}"
         return f"{where} has the unknown key '{'.'.join(path)}'; {hint}."
     return f"{where} has a wrong value for '{'.'.join(path)}': {first['msg'].lower().removeprefix('value error, ')}."
+
+
+def _line(text: str, path: Sequence[str | int]) -> int | None:
+    """Line of the value at a path, or of what it is missing from; None at the top."""
+    node, line = yaml.compose(text, Loader=_Loader), None
+    for part in path:
+        if isinstance(node, yaml.MappingNode):
+            key, node = next((pair for pair in node.value if pair[0].value == str(part)), (None, None))
+            line = line if key is None else key.start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line
 
 
 def _known_keys(path: list[str]) -> list[str]:
