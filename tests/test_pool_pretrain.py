@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from isogloss.backbones import Backbone, load_backbone
+from isogloss.corpora import BlockView
 from isogloss.errors import IsoglossError
 from isogloss.modules import create_module, parse_module
 from isogloss.stack import Stack, TextBatch
@@ -151,8 +153,26 @@ def test_continuing_keeps_the_pool(world: Path, trained: Path, tmp_path: Path) -
     pretrain(recipe(world, pool=None, start_from=str(trained)), tmp_path / "more", cache_dir=world / "cache")
     before, after = (load_tensors(folder / "pool.safetensors")["key"] for folder in (trained, tmp_path / "more"))
     assert before.shape == after.shape and not torch.equal(before, after)
+    card = (tmp_path / "more" / "README.md").read_text(encoding="utf-8")
+    assert f"continued from `{trained}`" in card and "first embeddings" not in card
     with pytest.raises(IsoglossError, match="already"):
         pretrain(recipe(world, start_from=str(trained)), tmp_path / "two", cache_dir=world / "cache")
+
+
+def test_held_out_text_that_the_vocabulary_lacks_has_no_loss(world: Path, trained: Path) -> None:
+    """As of mBERT, continued on a script that it does not know; it was a division by zero when all training was done."""
+    stack = Stack(load_backbone(trained, device="cpu"))
+    unknown = stack.backbone.tokenizer.unk_token_id
+
+    class Store:
+        def __init__(self, token: int) -> None:
+            self.token = token
+
+        def blocks(self, length: int) -> BlockView:
+            return BlockView(np.full(4 * length, self.token), length)
+
+    held: Any = {"amh_Ethi": Store(unknown), "eng_Latn": Store(400)}
+    assert set(pretraining.validation_losses(stack, held, recipe(world))) == {"eng_Latn"}
 
 
 def test_bad_recipes(world: Path, tmp_path: Path, tiny: Callable[[str], Backbone]) -> None:

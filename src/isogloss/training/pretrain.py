@@ -248,7 +248,10 @@ def validation_losses(stack: Stack, held: Mapping[str, TokenStore], recipe: Reci
         batch = objective.collate(view.take(range(min(rows, len(view)))), stream_generator("validation", code))
         with torch.no_grad():
             result = step_loss(stack, PretrainStep(item, batch, [code] * len(batch.input_ids)))
-        losses[code] = float(result.total) / result.count
+        if (
+            result.count
+        ):  # of text whose script the vocabulary lacks every token is unknown, and nothing is asked of those
+            losses[code] = float(result.total) / result.count
     return losses
 
 

@@ -30,6 +30,7 @@ def model_card(recipe: Recipe, facts: Mapping[str, Any]) -> str:
     stages = "; ".join(f"{stage.steps} steps of {stage.batch} x {stage.length} tokens" for stage in recipe.stages)
     if recipe.accumulation > 1:
         stages += f"; {recipe.accumulation} such batches a step"
+    start = f"continued from `{recipe.start_from}`" if recipe.start_from else f"first embeddings: {recipe.embeddings}"
     losses = facts["validation_loss"]
     rows = [
         f"| {item.name} | `{item.code}` | {facts['text_tokens'].get(item.code, 0):,} | {losses.get(item.code, float('nan')):.3f} |"
@@ -50,7 +51,7 @@ def model_card(recipe: Recipe, facts: Mapping[str, Any]) -> str:
             "",
             f"* Parameters: {facts['parameters']:,}; vocabulary: {facts['vocabulary']:,}",
             f"* Steps: {facts['steps']:,} ({stages}); tokens seen: {facts['tokens_seen']:,}; {facts['seconds'] / 60:.0f} minutes",
-            f"* Objectives (weight): {objectives}; first embeddings: {recipe.embeddings}",
+            f"* Objectives (weight): {objectives}; {start}",
             *([f"* Prompt pool, trained with it: `{facts['pool']}`"] if facts.get("pool") else []),
             f"* Final training loss (mean over objectives): {facts['final_loss']}; finished {facts['finished']}",
             "",
