@@ -108,6 +108,8 @@ def test_wrong_recipes(tmp_path: Path, lines: str, said: str) -> None:
         ("  - {name: masked, wieght: 1}", "line 8, has the unknown key 'objectives.1.wieght'; did you mean 'weight'"),
         ("  - {name: masked}", "line 8, has a wrong value for 'objectives.1.weight': field required"),
         ("1: 2", "line 8, has a wrong value for '1'"),
+        ("text: [more]", "line 8, is not YAML: the key 'text' stands there twice"),
+        ("  - {name: masked, weight: 1, name: causal}", "line 8, is not YAML: the key 'name' stands there twice"),
     ],
 )
 def test_a_wrong_recipe_names_its_line(tmp_path: Path, lines: str, said: str) -> None:

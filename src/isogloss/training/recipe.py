@@ -28,7 +28,17 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?::([^}]*))?\}")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose truth values are true and false alone: `no` is the code of Norwegian."""
+    """YAML whose truth values are true and false alone, as `no` is the code of Norwegian, and that takes no key twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Refuses what would be lost without a word: of two lists of texts, say, the first one."""
+        seen = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key '{name}' stands there twice", problem_mark=key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
 
 
 _BOOL = "tag:yaml.org,2002:bool"
