@@ -248,9 +248,8 @@ def validation_losses(stack: Stack, held: Mapping[str, TokenStore], recipe: Reci
         batch = objective.collate(view.take(range(min(rows, len(view)))), stream_generator("validation", code))
         with torch.no_grad():
             result = step_loss(stack, PretrainStep(item, batch, [code] * len(batch.input_ids)))
-        if (
-            result.count
-        ):  # of text whose script the vocabulary lacks every token is unknown, and nothing is asked of those
+        # Of text whose script the vocabulary lacks every token is unknown, and nothing is asked of those.
+        if result.count:
             losses[code] = float(result.total) / result.count
     return losses
 
