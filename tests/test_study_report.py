@@ -131,6 +131,21 @@ def test_groups_of_languages() -> None:
     assert found["script Latn"] == {"deu_Latn", "swh_Latn"}
 
 
+def test_a_studys_own_groups_are_not_taken_for_others_of_their_name() -> None:
+    """Their means stood in the columns of both, and the gap was taken to a few of the zero-shot languages."""
+    codes = ["eng_Latn", "deu_Latn", "rus_Cyrl", "swh_Latn", "hin_Deva"]
+    scores = [scored("TA", code, None, value=90.0 - 20 * place) for place, code in enumerate(codes)]
+    groups = {"unseen": ["rus", "swh"], "all": ["deu", "rus"], "zero-shot": ["swh", "hin"]}
+    data = study(scores, groups=groups, shares={"": {"eng": 0.9, "deu": 0.1}})
+    result = result_of(data)
+    names = [one.group.name for one in result.groups]
+    assert len(set(names)) == len(names) and result.group("unseen").standings[0].estimate.value == 40  # type: ignore[union-attr]
+    table = standing_table(result, data)
+    shown = dict(zip([column.name for column in table.columns], table.rows[0], strict=True))
+    assert shown["all"] == 50 and shown["all (study file)"] == 60 and shown["unseen"] == 40
+    assert shown["zero-shot (study file)"] == 20 and result.gaps[0][1].value == 50
+
+
 def test_shares_are_those_of_each_settings_backbone() -> None:
     codes = ["eng_Latn", "deu_Latn", "rus_Cyrl", "swh_Latn", "tur_Latn", "hin_Deva"]
     shares = {

@@ -178,7 +178,7 @@ class StudyData:
             `backbone`) and language, where it is known; None for a language that is in the text with an unknown share.
         command: Command that made the report.
         commit: Commit of the code that made it.
-        groups: Named groups of languages of the study file; one named `low-resource` takes the place of the rule on shares.
+        groups: Named groups of languages of the study file; one named `low-resource` or `unseen` takes the place of the rule's.
         backbones: Fingerprint by backbone name.
         reference: The setting (a cell's name or a whole label) that per-language differences are taken against; empty
             takes the cell `TA` or, without one, the best setting.

@@ -53,10 +53,13 @@ def groups_of(board: Board, data: StudyData) -> list[Group]:
         ),
         *_by_share(board, data, fresh),
     ]
+    taken = {one.name for one in found}
     for name, codes in data.groups.items():
         known = {resolve_code(code) for code in codes}
         members = [unit for unit in fresh if unit[1] in known]
-        found.append(_group(board, name, members, "zero-shot, named in the study file"))
+        # Two groups of one name would be taken for one another wherever a name finds its group.
+        shown = f"{name} (study file)" if name in taken else name
+        found.append(_group(board, shown, members, "zero-shot, named in the study file"))
     for kind in ("script", "family"):
         by_value: dict[str, list[Unit]] = defaultdict(list)
         for unit in fresh:
@@ -108,12 +111,14 @@ def _by_share(board: Board, data: StudyData, fresh: Sequence[Unit]) -> list[Grou
         seen[name] = [unit for unit in fresh if shares.get(unit[1], 0.0) != 0]
         unseen[name] = [unit for unit in fresh if shares.get(unit[1], 0.0) == 0]
         known = {code: share for code, share in shares.items() if share is not None}
-        if len(known) == len(shares) and "low-resource" not in data.groups:
+        if len(known) == len(shares):
             poor = [unit for unit in fresh if known.get(unit[1], 0.0) < LOW_SHARE]
             if len(poor) < len(fresh):
                 low[name] = poor
 
     def made(by_backbone: Mapping[str, list[Unit]], name: str, within: str, note: str) -> list[Group]:
+        if name in data.groups:  # The study says itself which languages these are.
+            return []
         ways = {tuple(units) for units in by_backbone.values()}
         if len(ways) == 1 and by_backbone.keys() == backbones:
             return [_group(board, name, ways.pop(), f"zero-shot, {note} the backbone's text")]
