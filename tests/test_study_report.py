@@ -313,6 +313,17 @@ def test_several_sources_at_once_are_one_source() -> None:
     assert links.columns["featural"] == [pytest.approx(near)]
 
 
+def test_languages_that_helped_training_are_in_no_correlation() -> None:
+    codes = ["deu_Latn", "fra_Latn", "slk_Latn", "hin_Deva"]
+    scores = [scored("full", code, better(0.1 * place), update="none") for place, code in enumerate(codes)]
+    scores += [scored("full", code, better(0.2), update="gates", seen=code == "hin_Deva") for code in codes]
+    data = study(scores)
+    (board,), _ = boards_of(data)
+    links = links_of(board, data)
+    assert {language for _, language in links.units} == {"deu_Latn", "fra_Latn", "slk_Latn"}
+    assert all(link.pearson.n <= 3 for link in links.links)
+
+
 def test_unknown_languages_have_no_distance_but_stay() -> None:
     codes = ["deu_Latn", "qqq_Zzzz", "slk_Latn", "tur_Latn", "fra_Latn"]
     data = study([scored("TA", code, better(0.1 * place)) for place, code in enumerate(codes)])

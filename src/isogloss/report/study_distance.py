@@ -23,7 +23,6 @@ from isogloss.report.study_index import (
     backbone_of,
     frozen_of,
     language_of,
-    own,
     shares_of,
     sources_in,
 )
@@ -60,7 +59,7 @@ class Links:
 
     Attributes:
         board: Its scores.
-        units: Test sets used: every language that was not trained on.
+        units: Test sets used: the zero-shot ones, whose language no setting was trained on or chosen by.
         columns: Distances by kind, in the order of `units`; NaN where unknown.
         shares: Log shares by setting, each of its own backbone, in the order of `units`; NaN where unknown.
         values: Scores by setting, in the order of `units`; NaN where missing.
@@ -100,7 +99,8 @@ def _means(rows: Sequence[Sequence[float]]) -> list[float]:
 
 def links_of(board: Board, data: StudyData) -> Links:
     """Correlates all settings of a task with all predictors."""
-    units = [unit for unit in board.units if not own(unit)]
+    # Auxiliary languages of a learned update took part too; what they score says nothing of distance from the source.
+    units = [unit for unit in board.units if unit not in board.trained_on]
     known = shares_of(board, data)
     columns: dict[str, list[float]] = {kind: [_distance(kind, unit) for unit in units] for kind in DISTANCE_KINDS}
     by_backbone = {
