@@ -36,7 +36,7 @@ from isogloss.report.study_published import published_table
 from isogloss.report.study_sets import aligned_sets
 from isogloss.report.study_tables import difference_table, language_table, standing_table, summary_table
 from isogloss.report.study_training_figures import pool_entropy
-from isogloss.report.study_words import missing_sentence, task_sentence, verdict
+from isogloss.report.study_words import draws_sentence, missing_sentence, task_sentence, verdict
 
 rng = np.random.default_rng(0)
 BASE = (rng.random(120) < 0.5).astype(int)
@@ -235,6 +235,14 @@ def test_one_seed_without_parts_is_untested_not_sure() -> None:
     result = result_of(study([scored("TA", "deu_Latn", None, value=70), scored("TP", "deu_Latn", None, value=20)]))
     assert result.main.pairs[0].p is None and verdict(result.main).startswith("untested")
     assert "untested" in task_sentence(result).lower()
+
+
+def test_too_few_draws_for_the_correction_are_said() -> None:
+    """With many settings the least p-value that so many draws can give is above 0.05 once corrected."""
+    scores = [scored(f"T{place}", "deu_Latn", better(0.3 * place)) for place in range(4)]
+    said = draws_sentence(result_of(study(scores), draws=99))
+    assert said is not None and "99 draws" in said and "6 pairs" in said
+    assert draws_sentence(result_of(study(scores), draws=2000)) is None
 
 
 def test_one_seed_is_sure_for_these_runs_only() -> None:

@@ -48,6 +48,7 @@ from isogloss.report.study_tables import (
 )
 from isogloss.report.study_training_figures import curve_figures, gate_figure
 from isogloss.report.study_words import (
+    draws_sentence,
     freezing_sentence,
     group_sentence,
     listed,
@@ -100,7 +101,12 @@ def study_page(
     data: StudyData, results: Sequence[TaskResult], links: Sequence[Links], problems: Sequence[str] = ()
 ) -> Page:
     """The page, from what was found."""
-    notes = [*problems, *(note for result in results for note in result.notes), *_unknown_shares(results, data)]
+    notes = [
+        *problems,
+        *(note for result in results for note in result.notes),
+        *(said for result in results if (said := draws_sentence(result))),
+        *_unknown_shares(results, data),
+    ]
     summary = [
         data.description,
         *(task_sentence(result) for result in results),

@@ -114,6 +114,24 @@ def missing_sentence(data: StudyData, results: Sequence[TaskResult]) -> str | No
     return f"Not complete: {'; '.join(parts)}." if parts else None
 
 
+def draws_sentence(result: TaskResult) -> str | None:
+    """That differences are open for want of draws, not of evidence: no p-value can be below one in the draws + 1."""
+    least = 1.001 / (result.draws + 1)
+    short = [
+        len(one.pairs)
+        for one in result.groups
+        for pair in one.pairs
+        if pair.test == "permutation" and pair.p is not None and pair.p <= least and not pair.ran_higher
+    ]
+    if not short:
+        return None
+    return (
+        f"{result.board.task}: {len(short)} {'difference is' if len(short) == 1 else 'differences are'} as clear as "
+        f"{result.draws:,} draws can show and still open after correction for {max(short):,} pairs of settings; `draws` of "
+        "write_study_report takes more."
+    )
+
+
 def freezing_sentence(links: Sequence[Links]) -> str | None:
     """Whether freezing weakens the pull of distance."""
     found = []
