@@ -28,7 +28,7 @@ from isogloss.report.study_data import (
 )
 from isogloss.report.study_distance import links_of, log_shares
 from isogloss.report.study_effects import effects_of
-from isogloss.report.study_figures import win_matrix
+from isogloss.report.study_figures import cost_figure, win_matrix
 from isogloss.report.study_groups import groups_of
 from isogloss.report.study_index import arms_of, boards_of
 from isogloss.report.study_page import write_study_report
@@ -243,6 +243,17 @@ def test_too_few_draws_for_the_correction_are_said() -> None:
     said = draws_sentence(result_of(study(scores), draws=99))
     assert said is not None and "99 draws" in said and "6 pairs" in said
     assert draws_sentence(result_of(study(scores), draws=2000)) is None
+
+
+def test_the_bars_of_the_cost_figure_are_drawn() -> None:
+    scores = [scored(cell, "deu_Latn", better(share)) for cell, share in (("TA", 0.1), ("TP", 0.3))]
+    scores = [replace(one, trained_parameters=1000 + place) for place, one in enumerate(scores)]
+    result = result_of(study(scores))
+    figure = cost_figure(result, 0)
+    bare = [replace(one, estimate=replace(one.estimate, low=None, high=None)) for one in result.main.standings]
+    without = cost_figure(replace(result, groups=[replace(result.main, standings=bare)]), 0)
+    assert figure is not None and without is not None
+    assert "95% intervals" in figure.notes[0] and figure.svg.count("<path") > without.svg.count("<path")
 
 
 def test_one_seed_is_sure_for_these_runs_only() -> None:

@@ -308,7 +308,7 @@ def cost_figure(result: TaskResult, place: int) -> Figure | None:
     return line_plot(
         f"cost-{place}",
         f"{board.task}: mean {metric_name(board)} against trained parameters",
-        [Line(one.arm.name, [(size, one.estimate.value)]) for size, one in shown],
+        [Line(one.arm.name, [(size, as_score(one.estimate))]) for size, one in shown],
         x_axis="parameters trained in the task stage",
         y_axis=f"{metric_name(board)}, percent",
         log=True,
