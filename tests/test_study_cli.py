@@ -83,6 +83,32 @@ def test_measured_transfer_outweighs_the_rest() -> None:
     assert [(item.language.code, item.on) for item in ranked] == [("ces_Latn", "pol_Latn"), ("tel_Telu", "pol_Latn")]
 
 
+def test_sources_are_measured_alike() -> None:
+    """In the same settings, though a study has not finished; and on a language that more than one of them was scored on."""
+    from isogloss.languages import resolve
+    from isogloss.report.study_data import StudyScore
+    from isogloss.study.rank import rank_sources
+
+    def score(cell: str, source: str, language: str, value: float) -> StudyScore:
+        return StudyScore("k", {"cell": cell}, "topic", source, language, 1, "accuracy", value, 10)
+
+    near, far = resolve("ces"), resolve("tel")
+    scores = [score("TA", "ces_Latn", "slk_Latn", 50.0), score("TA", "tel_Telu", "slk_Latn", 40.0)]
+    ranked = rank_sources(resolve("slk"), [near, far], scores=[*scores, score("full", "tel_Telu", "slk_Latn", 90.0)])
+    assert [(item.language.code, item.measured, item.runs) for item in ranked] == [
+        ("ces_Latn", 50.0, 1),
+        ("tel_Telu", 40.0, 1),
+    ]
+    # Czech is nearer to Polish than Bulgarian is, but no model of the Czech source is scored on it.
+    scores = [score("TA", "tel_Telu", "ces_Latn", 80.0)]
+    scores += [score("TA", "tel_Telu", "bul_Cyrl", 70.0), score("TA", "ces_Latn", "bul_Cyrl", 30.0)]
+    ranked = rank_sources(resolve("pol"), [near, far], scores=scores)
+    assert [(item.language.code, item.measured, item.on) for item in ranked] == [
+        ("tel_Telu", 70.0, "bul_Cyrl"),
+        ("ces_Latn", 30.0, "bul_Cyrl"),
+    ]
+
+
 def test_the_status_needs_no_models(tmp_path: Path) -> None:
     study = write(tmp_path, GOOD + f"store: {tmp_path / 'store'}\n")
     Plan("small", "").save(Store(tmp_path / "store", create=True).plan_file)

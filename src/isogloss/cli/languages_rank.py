@@ -90,7 +90,8 @@ def rank(
     on = next((item.on for item in found if item.on), "")
     if on and on != wanted.code:
         print_text(
-            f"The study did not score {wanted.name}; measured is on {language_name(on)} ({on}), the nearest language that it scored."
+            f"The study did not score {wanted.name} from these sources; measured is on {language_name(on)} ({on}), the nearest "
+            "language that it did."
         )
     if all(item.imputed == 1.0 for item in found):
         print_text(

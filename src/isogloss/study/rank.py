@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from isogloss.errors import IsoglossError
 from isogloss.languages import Language, distances, resolve
-from isogloss.report.study_data import StudyScore
+from isogloss.report.study_data import Factor, StudyScore
 
 # What each part counts; a part that is not known for any candidate counts for none.
 WEIGHTS: Mapping[str, float] = {"measured": 0.6, "typology": 0.25, "data": 0.15}
+_Setting = tuple[tuple[tuple[str, Factor], ...], int, str]  # Factors, seed and test set of a score.
 _UNKNOWN = 0.5  # A part that is known for some candidates but not for this one is taken to be average.
 
 
@@ -49,7 +50,8 @@ def rank_sources(
 
     Each part is brought to 0..1 among the candidates: nearness is 1 minus the mean URIEL distance; data is the logarithm of the
     training rows over that of the largest set; measured is the mean score on the target (where a study scored it; else on the
-    measured language nearest to it) between the worst and the best source. The parts are added with `WEIGHTS`, renormalised
+    nearest language that it scored from several sources), over the settings and seeds that all sources have, between the worst
+    and the best source. The parts are added with `WEIGHTS`, renormalised
     over those that are known at all.
 
     Args:
@@ -116,20 +118,34 @@ def _measured(
     target: Language, others: Sequence[Language], scores: Sequence[StudyScore]
 ) -> tuple[dict[str, tuple[float, int]], str]:
     """Mean score and number of models by source, on the target or on the measured language nearest to it."""
-    usable = [score for score in scores if not score.seen]
-    there = sorted({score.language for score in usable})
-    if not there:
+    codes = {language.code for language in others}
+    usable = [score for score in scores if not score.seen and score.source in codes]
+    sources: dict[str, set[str]] = {}
+    for score in usable:
+        sources.setdefault(score.language, set()).add(score.source)
+    if not sources:
         return {}, ""
     on = target.code
-    if on not in there:
+    if on not in sources:
+        # One source alone is compared with nothing: the nearest may be a source itself, scored from the other one only.
+        there = [code for code in sorted(sources) if len(sources[code]) > 1] or sorted(sources)
         near = {code: _distance(resolve(code), target)[0] for code in there}
         on = min(there, key=lambda code: (near[code] is None, near[code] or 0.0))
-    codes = {language.code for language in others}
-    values: dict[str, list[float]] = {}
+    values: dict[str, dict[_Setting, list[float]]] = {}
     for score in usable:
-        if score.language == on and score.source in codes:
-            values.setdefault(score.source, []).append(score.value)
-    return {code: (sum(found) / len(found), len(found)) for code, found in values.items()}, on
+        if score.language == on:
+            values.setdefault(score.source, {}).setdefault(_setting(score), []).append(score.value)
+    # A study that has not finished has more of one source's settings than of another's, perhaps only its best.
+    shared = set.intersection(*(set(found) for found in values.values()))
+    means = {}
+    for code, found in values.items():
+        kept = [value for setting, ones in found.items() if setting in shared or not shared for value in ones]
+        means[code] = (sum(kept) / len(kept), len(kept))
+    return means, on
+
+
+def _setting(score: StudyScore) -> _Setting:
+    return tuple(sorted(score.factors.items())), score.seed, score.test
 
 
 def _between(found: Mapping[str, tuple[float, int]]) -> dict[str, float]:
