@@ -157,6 +157,15 @@ def test_page_shows_every_number_and_markup_as_text() -> None:
     assert {"9.8.7", "f00f", "1, 2", "set A"} <= set(re.findall(r"9\.8\.7|f00f|1, 2|set A", flat))
 
 
+def test_what_a_column_means_is_text_and_no_mere_tooltip() -> None:
+    """A phone, paper and the keyboard show no tooltips."""
+    table = Table("t", [Column("setting"), Column("gap", note=f"source minus mean {EVIL}")], [["a", "b"]])
+    text = read_html(render_page(Page("p", [], [Section("s", [table])], TRACE))).text
+    assert "What the columns mean" in text and f"source minus mean {EVIL}" in text
+    bare = Table("t", [Column("setting")], [["a"]])
+    assert "What the columns mean" not in render_page(Page("p", [], [Section("s", [bare])], TRACE))
+
+
 def test_sort_values_keep_all_digits() -> None:
     text = render_page(page())
     assert 'data-sort="12.345678"' in text and 'data-sort="50.125"' in text

@@ -84,7 +84,7 @@ def render_page(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"show": show, "interval": show_interval, "sort_key": sort_key, "svg": _svg}
+    environment.filters |= {"show": show, "interval": show_interval, "sort_key": sort_key, "svg": _svg, "zip": zip}
     environment.tests |= {
         "paragraph": lambda block: isinstance(block, Paragraph),
         "facts": lambda block: isinstance(block, Facts),
