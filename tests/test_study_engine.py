@@ -238,6 +238,23 @@ def test_killed_at_twenty_random_moments(tmp_path: Path, whole: dict[str, bytes]
     _check_after_kill(tmp_path, whole, seed)
 
 
+def test_a_worker_killed_while_it_writes_is_missed(tmp_path: Path) -> None:
+    """Long answers go through the pipe in pieces; half a line must not keep the news of the end back."""
+
+    class Killed:
+        stdout = ('{"doing": "x"}\n', '{"outcomes": [{"ke')
+
+        def wait(self) -> int:
+            return -9
+
+    engine = LocalEngine(tmp_path, logs=tmp_path)
+    listening = threading.Thread(target=engine._listen, args=(0, Killed()))
+    listening.start()
+    listening.join()
+    events = [engine.wait(0.01) for _ in range(2)]
+    assert [one and one.what for one in events] == [{"doing": "x"}, {"died": "killed by signal 9"}]
+
+
 def test_two_runners_share_the_work(tmp_path: Path, whole: dict[str, bytes]) -> None:
     plan = diamond_plan(WIDTH, sleep=0.06)
     path = tmp_path / "plan.json"

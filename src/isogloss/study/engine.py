@@ -128,7 +128,9 @@ class LocalEngine:
     def _listen(self, worker: int, process: "subprocess.Popen[str]") -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            self._events.put(Event(worker, json.loads(line)))
+            # A worker that is killed while it writes leaves a piece of a line; without the news of its end the run would hang.
+            with suppress(json.JSONDecodeError):
+                self._events.put(Event(worker, json.loads(line)))
         code = process.wait()
         how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
         self._events.put(Event(worker, {"died": how}))
