@@ -260,6 +260,7 @@ def test_folders_of_languages_that_are_not_there(tmp_path: Path, key: str) -> No
         ),
         ("  seed: [1, 2]", "  seed: [1, two]", r"line 9, has a wrong value for 'grid.seed.1' \('two'\)"),
         ("stage: {steps: 5}", "stage: {steps: 0}", r"line 13, has a wrong value for 'stage.steps'"),
+        ("name: small", "name: small\nadd: 5", r"line 2, has a wrong value for 'add' \(5\): it should be a valid list"),
         ("  task: topic", "", r"line 2, lacks the key 'grid.task'"),
         ("name: small", "name: [small", r"line \d+, is not YAML"),
         ("name: small", "name: small\ngroups: &g {x: *g}", r"line 2, starts a value that holds itself by an alias"),

@@ -72,9 +72,9 @@ def read_marked(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Study,
         _override(content, text, marks)
     _check_variables(content, (), marks)
     _check_keys(content, Study, (), marks)
-    for number, extra in enumerate(content.get("add") or ()):
-        if isinstance(extra, Mapping):
-            _check_keys(extra, Grid, ("add", number), marks)
+    added = content.get("add")
+    for number, extra in enumerate(added if isinstance(added, list) else ()):
+        _check_keys(extra, Grid, ("add", number), marks)
     try:
         return Study(**content), marks
     except ValidationError as problem:
