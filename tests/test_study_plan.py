@@ -259,6 +259,11 @@ def test_folders_of_languages_that_are_not_there(tmp_path: Path, key: str) -> No
             r"line 12, has the unknown key 'tasks.topic.dat'; did you mean 'data'",
         ),
         ("  seed: [1, 2]", "  seed: [1, two]", r"line 9, has a wrong value for 'grid.seed.1' \('two'\)"),
+        (
+            "  seed: [1, 2]",
+            "  seed: [1, -2]",
+            r"line 9, has a wrong value for 'grid.seed.1' \(-2\): it should be greater",
+        ),
         ("stage: {steps: 5}", "stage: {steps: 0}", r"line 13, has a wrong value for 'stage.steps'"),
         ("name: small", "name: small\nadd: 5", r"line 2, has a wrong value for 'add' \(5\): it should be a valid list"),
         ("  task: topic", "", r"line 2, lacks the key 'grid.task'"),

@@ -13,7 +13,8 @@ def _listed(value: Any) -> Any:
 
 
 Texts = Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
-Numbers = Annotated[list[int], BeforeValidator(_listed), Field(min_length=1)]
+# Generators take no others.
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], BeforeValidator(_listed), Field(min_length=1)]
 Lengths = Annotated[list[Annotated[int, Field(ge=1)] | None], BeforeValidator(_listed), Field(min_length=1)]
 Maybe = Annotated[list[str | None], BeforeValidator(_listed), Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -67,8 +68,8 @@ class Grid(Strict):
     task: Texts
     source: Texts
     shots: Lengths = [None]
-    seed: Numbers = [42]
-    language_seed: Numbers = [42]
+    seed: Seeds = [42]
+    language_seed: Seeds = [42]
 
 
 class LanguageStageSpec(Strict):
