@@ -505,6 +505,15 @@ def test_targets_that_cannot_be_scored_are_named(tmp_path: Path) -> None:
     assert "jpn_Jpan" in refused(tmp_path, "targets=[de, ja]", "lacking=error")
 
 
+def test_a_folder_without_a_model_is_no_backbone(tmp_path: Path) -> None:
+    """As that of a pre-training which has not ended: a plan may look ahead to it, a run would fail at its first step."""
+    (tmp_path / "unfinished").mkdir()
+    change = f"grid.backbone={tmp_path / 'unfinished'}"
+    assert "which has no config.json and so is no backbone" in refused(tmp_path, change)
+    plan = make_plan(*read_marked(write(tmp_path), [change]), ahead=True)
+    assert any("not there yet" in note and "unfinished" in note for note in plan.notes)
+
+
 def test_a_plan_survives_being_written(tmp_path: Path) -> None:
     plan = planned(tmp_path)
     plan.save(tmp_path / "plan.json")

@@ -43,6 +43,14 @@ class Named:
                     f"{self.here.at(path)} names the folder '{name}', which does not exist; make that backbone first."
                 )
             self.unseen.setdefault(name)
+        elif sources.lacks_model(name):
+            # A pre-training that has not ended has a folder already.
+            if not self._ahead:
+                raise IsoglossError(
+                    f"{self.here.at(path)} names the folder '{name}', which has no config.json and so is no backbone; make that "
+                    "backbone first, or name another folder."
+                )
+            self.unseen.setdefault(name)
 
     def look(self, path: Place, call: Callable[..., T], *asked: Any) -> T:
         """Looks something up; what is wrong with it is said with the place that names it."""

@@ -102,6 +102,12 @@ def can_be_backbone(name: str) -> bool:
     return _backbone_folder(name) is not None or name.count("/") < 2
 
 
+def lacks_model(name: str) -> bool:
+    """Whether a name is that of a folder which holds no model."""
+    place = _backbone_folder(name)
+    return place is not None and not (place / "config.json").is_file()
+
+
 def backbone_card(name: str) -> dict[str, Any]:
     """What a backbone of ours says about itself; nothing for others."""
     place = _backbone_folder(name)
