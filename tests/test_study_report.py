@@ -129,6 +129,9 @@ def test_groups_of_languages() -> None:
     # Trained on by some setting, and so left out; the same languages under two names are shown once.
     assert found["east"] == {"bul_Cyrl", "rus_Cyrl"} and "script Cyrl" not in found
     assert found["script Latn"] == {"deu_Latn", "swh_Latn"}
+    # Who looks for the group that is not shown is told which one it is.
+    table = standing_table(result_of(data), data)
+    assert "east and script Cyrl are the same languages here, and stand in one column." in table.notes
 
 
 def test_a_studys_own_groups_are_not_taken_for_others_of_their_name() -> None:

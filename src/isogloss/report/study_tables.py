@@ -133,6 +133,10 @@ def standing_table(result: TaskResult, data: StudyData) -> Table:
         lacking = {*one_group.left_out, *one_group.group.lacking} - {*main.left_out, *main.group.lacking}
         if lacking:
             notes.append(f"{one_group.group.name}: without {listed(_named(sorted(lacking)), _MOST_NAMES)}.")
+    for one_group in result.groups:
+        if one_group.group.also:
+            names = [one_group.group.name, *one_group.group.also]
+            notes.append(f"{listed(names, _MOST_NAMES)} are the same languages here, and stand in one column.")
     for arm, _, missing in main.unranked:
         notes.append(f"{arm.name} is not ranked: it lacks {listed(_named(dict.fromkeys(missing)), 8)}.")
     covers = sorted({one.estimate.covers for one in main.standings if one.estimate.covers})
