@@ -36,7 +36,7 @@ from isogloss.report.study_published import published_table
 from isogloss.report.study_sets import aligned_sets
 from isogloss.report.study_tables import difference_table, language_table, standing_table, summary_table
 from isogloss.report.study_training_figures import pool_entropy
-from isogloss.report.study_words import draws_sentence, missing_sentence, task_sentence, verdict
+from isogloss.report.study_words import draws_sentence, freezing_sentence, missing_sentence, task_sentence, verdict
 
 rng = np.random.default_rng(0)
 BASE = (rng.random(120) < 0.5).astype(int)
@@ -344,6 +344,17 @@ def test_languages_that_helped_training_are_in_no_correlation() -> None:
     links = links_of(board, data)
     assert {language for _, language in links.units} == {"deu_Latn", "fra_Latn", "slk_Latn"}
     assert all(link.pearson.n <= 3 for link in links.links)
+
+
+def test_what_freezing_does_to_the_pull_of_distance_is_said_with_its_reserve() -> None:
+    codes = ["deu_Latn", "fra_Latn", "slk_Latn", "hin_Deva", "swh_Latn", "tel_Telu", "rus_Cyrl", "jpn_Jpan", "fin_Latn"]
+    near = [1.0 - float(distances("eng_Latn", code)["geographic"].value or 0.0) for code in codes]
+    scores = [scored("TP", code, None, value=100 * one, freeze=False) for code, one in zip(codes, near, strict=True)]
+    scores += [scored("TP", code, None, value=40.0 + place % 2, freeze=True) for place, code in enumerate(codes)]
+    data = study(scores)
+    (board,), _ = boards_of(data)
+    said = freezing_sentence([links_of(board, data)])
+    assert said is not None and "weaker for" in said and "geographic" in said and "not corrected" in said
 
 
 def test_unknown_languages_have_no_distance_but_stay() -> None:

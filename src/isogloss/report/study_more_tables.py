@@ -91,7 +91,8 @@ def correlation_tables(links: Links, data: StudyData) -> list[Table]:
                 [[name, *map(_r, found)] for name, found in links.freezing.items()],
                 notes=[
                     "Pearson's r of the mean over frozen settings and of that over unfrozen ones. A difference above 0 for a "
-                    "distance: freezing weakens the pull of near languages. Its 95% interval is from a bootstrap over target languages."
+                    "distance: freezing weakens the pull of near languages. Its 95% interval is from a bootstrap over target languages, "
+                    "with the seeds as they are and without a correction for the number of rows."
                 ],
                 trace=trace_of(data, links.board),
             )

@@ -154,8 +154,12 @@ def freezing_sentence(links: Sequence[Links]) -> str | None:
         ]
         said = " and ".join(part for part in parts if part) or "not told apart for any distance"
         found.append(f"{one.board.task}: {said}")
+    if not found:
+        return None
+    # Six differences at 95%, with nothing found, would show one such every fourth time.
     return (
-        f"Correlation of score with distance, frozen against unfrozen backbone: {'; '.join(found)}." if found else None
+        f"Correlation of score with distance, frozen against unfrozen backbone: {'; '.join(found)} "
+        "(95% intervals over languages, not corrected for the number of distances)."
     )
 
 
