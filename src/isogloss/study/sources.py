@@ -55,12 +55,13 @@ def backbone_identity(name: str) -> str:
 
 
 def _told_by(item: Path) -> str:
-    """Digest of a backbone's file; what its card says of scores changes no result, so it is left out."""
+    """Digest of a backbone's file; what its card says beside how it was made changes no result, so it is left out."""
     if item.name != "isogloss.json":
         return digest(item)
     card = read_json(item)
-    card.pop("scores", None)
-    # As `write_json` writes it, so that a card that never had scores keeps its digest.
+    for name in ("scores", "notes"):
+        card.pop(name, None)
+    # As `write_json` writes it, so that a card that never had them keeps its digest.
     text = json.dumps(card, ensure_ascii=False, indent=2) + "\n"
     return hashlib.sha256(text.encode()).hexdigest()
 
