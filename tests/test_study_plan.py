@@ -590,7 +590,9 @@ def test_s2_at_its_own_scale_has_the_published_label_words() -> None:
 def test_scores_on_a_backbones_card_change_no_key(tmp_path: Path) -> None:
     card = {"name": "small", "training": {"adapter": {"learning_rate": 0.01}}}
     identities = []
-    for number, more in enumerate(({}, {"scores": [{"task": "topic", "value": 50.0}], "notes": ["Of its losses."]}, {"training": {}})):
+    for number, more in enumerate(
+        ({}, {"scores": [{"task": "topic", "value": 50.0}], "notes": ["Of its losses."]}, {"training": {}})
+    ):
         folder = tmp_path / str(number)
         folder.mkdir()
         (folder / "config.json").write_text("{}")

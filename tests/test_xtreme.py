@@ -18,7 +18,7 @@ from isogloss.training.language_groups import groups
 from isogloss.training.pretrain import pretrain
 from isogloss.training.xtreme import SUITE, SuiteOptions, aggregate, find_data, run_suite
 from isogloss.training.xtreme.bucc import evaluate_bucc, read_bucc
-from isogloss.training.xtreme.data import train_data
+from isogloss.training.xtreme.data import dev_folder, digests, train_data
 from isogloss.training.xtreme.settings import middle_layer
 from tests._cli_tools import isogloss, succeed
 from tests._pool_tools import recipe, write_world
@@ -275,6 +275,28 @@ def test_a_development_split_trains_where_there_is_no_other(suite: Path, tmp_pat
     (tmp_path / name / "en" / "dev.jsonl").write_text((suite / "pawsx" / "en" / "dev.jsonl").read_text())
     folder, place = train_data(SUITE["paws-x"], tmp_path)
     assert (folder, place.split) == (tmp_path / name, "dev") and "nine tenths" in place.note
+
+
+def test_weights_are_selected_as_xtreme_selects_them(suite: Path, tmp_path: Path) -> None:
+    """MultiNLI trains and XNLI selects; what is scored, or trained on, selects nothing."""
+    root = tmp_path / "data"
+    shutil.copytree(suite, root)
+    shutil.copytree(root / "xnli", root / "mnli")
+    for file in (root / "xnli").glob("en*/train*"):
+        file.unlink()
+    assert any((root / "xnli").glob("en*/dev*")) and any((root / "mnli").glob("en*/dev*"))  # or nothing is told apart
+    source, place = train_data(SUITE["xnli"], root)
+    assert source == root / "mnli" and dev_folder(root, place) == root / "xnli"
+    folder = root / "xnli"
+    read_from = digests(SUITE["xnli"], root, folder)
+    assert any(name.startswith("xnli/en") and "/dev" in name for name in read_from)
+    for file in folder.glob("en*/dev*"):
+        file.unlink()
+    assert dev_folder(root, place) == root / "mnli"
+    for name in ("tydiqa", "paws-x"):
+        for place in SUITE[name].train:
+            if name == "tydiqa" or place.split == "dev":
+                assert dev_folder(root, place) is None
 
 
 def test_scores_of_other_data_are_not_kept(suite: Path, backbone: Backbone, tmp_path: Path) -> None:

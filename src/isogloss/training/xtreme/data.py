@@ -70,6 +70,15 @@ def train_data(item: SuiteTask, root: Path) -> tuple[Path, TrainData]:
     raise IsoglossError(f"The task {item.name} has no English training rows below '{root}'; expected {wanted}.")
 
 
+def dev_folder(root: Path, place: TrainData) -> Path | None:
+    """The folder whose English `dev` split selects the weights; None where there is no such split to be had."""
+    # Rows that are trained on select nothing, and TyDiQA is scored on its development split: that would be choosing by the test.
+    if place.split != "train" or place.folder in ("tydiqa-goldp", "tydiqa"):
+        return None
+    wanted = [root / name for name in (place.dev, place.folder) if name]
+    return next((folder for folder in wanted if folder.is_dir() and has_split(folder, ENGLISH, "dev")), None)
+
+
 def has_split(folder: Path, code: str, split: str) -> bool:
     """Whether a language of a folder has a split, under any usual name of it."""
     return split in map(canonical_split, splits(folder, code))
@@ -107,6 +116,8 @@ def digests(item: SuiteTask, root: Path, folder: Path) -> dict[str, str]:
     if item.train:
         source, place = train_data(item, root)
         files += _files(source, [ENGLISH], {place.split, "dev"})
+        if (dev := dev_folder(root, place)) is not None:
+            files += _files(dev, [ENGLISH], {"dev"})
     return {path.relative_to(root).as_posix(): file_digest(path) for path in sorted(set(files))}
 
 

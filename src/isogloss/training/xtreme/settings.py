@@ -18,11 +18,13 @@ class TrainData:
         folder: Below the suite's data folder.
         split: Its training rows.
         note: How this departs from XTREME; empty when it does not.
+        dev: Folder whose English `dev` split selects the weights; empty is `folder` itself.
     """
 
     folder: str
     split: str = "train"
     note: str = ""
+    dev: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ SUITE: Mapping[str, SuiteTask] = {
             _codes("ar bg de el en es fr hi ru sw th tr ur vi zh"),
             (
                 TrainData("xnli"),
-                TrainData("mnli"),
+                # XTREME's own copy of MultiNLI comes with XNLI's development rows.
+                TrainData("mnli", dev="xnli"),
                 TrainData("xnli", "dev", "trained on nine tenths of XNLI's English dev split, as MultiNLI is not there"),
             ),
             learning_rate_large=3e-5,

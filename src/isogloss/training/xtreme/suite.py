@@ -23,13 +23,14 @@ from isogloss.training.xtreme.bucc import bucc_languages, evaluate_bucc
 from isogloss.training.xtreme.data import (
     ENGLISH,
     NothingToScoreError,
+    dev_folder,
     digests,
     find_data,
     has_split,
     tested_split,
     train_data,
 )
-from isogloss.training.xtreme.settings import SUITE, SuiteTask, TrainData, middle_layer
+from isogloss.training.xtreme.settings import SUITE, SuiteTask, middle_layer
 
 _LARGE = 24
 
@@ -194,7 +195,7 @@ def _trained(
     task = get_task(item.task)
     departures = [place.note] if place.note else []
     rows = read(source, ENGLISH, place.split, task, limit=options.limit_train).examples
-    train, dev, note = _with_dev(rows, source, place, task, options.limit_train)
+    train, dev, note = _with_dev(rows, dev_folder(root, place), source, task, options.limit_train)
     departures += [note] if note else []
     task = task.with_labels_from(train)
     split = tested_split(item, folder)
@@ -260,13 +261,11 @@ def _room(item: SuiteTask, backbone: Backbone) -> int:
 
 
 def _with_dev(
-    rows: list[Example], source: Path, place: TrainData, task: Any, limit: int | None
+    rows: list[Example], selecting: Path | None, source: Path, task: Any, limit: int | None
 ) -> tuple[list[Example], list[Example], str]:
     """Training and English development rows; the last tenth of the training rows where there is no split for it."""
-    # TyDiQA is scored on its development split: choosing weights by that would be choosing by the test.
-    own_dev = place.split == "train" and source.name not in ("tydiqa-goldp", "tydiqa")
-    if own_dev and has_split(source, ENGLISH, "dev"):
-        return rows, read(source, ENGLISH, "dev", task, limit=limit).examples, ""
+    if selecting is not None:
+        return rows, read(selecting, ENGLISH, "dev", task, limit=limit).examples, ""
     cut = max(1, len(rows) - max(1, len(rows) // 10))
     kept, held = rows[:cut], rows[cut:]
     if not held:
