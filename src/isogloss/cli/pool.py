@@ -191,7 +191,7 @@ def show(
     from isogloss.formats import load_module
     from isogloss.formats.saved import isogloss_version
     from isogloss.modules import format_module
-    from isogloss.report.pool_clusters import agreement_table, cluster_languages
+    from isogloss.report.pool_clusters import UNTRAINED, agreement_table, cluster_languages
     from isogloss.report.pool_page import pool_page, usage_table
     from isogloss.report.study_data import PoolAttention
     from isogloss.report.tables import to_rich
@@ -232,6 +232,7 @@ def show(
     print_text(f"{len(usage['dead'])} of {usage['keys']} keys are dead.")
     if len(order) > 2:
         console.print(to_rich(agreement_table(clusters)))
+        print_text(UNTRAINED)
         print_text("Languages as the tree puts them side by side: " + ", ".join(map(language_name, order)))
 
 

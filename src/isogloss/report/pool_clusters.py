@@ -114,6 +114,12 @@ def agreement(clusters: PoolClusters, kind: str, group: Callable[[Language], str
     return Agreement(kind, within, between, (at_least + 1) / (_PERMUTATIONS + 1))
 
 
+UNTRAINED = (
+    "Queries are made of word embeddings, in which relatives lie together: keys that never learned cluster languages too "
+    "(docs/prompt-pool.md)."
+)
+
+
 def agreement_table(clusters: PoolClusters) -> Table:
     """Families and scripts: distances within and between them."""
     found = [
@@ -129,7 +135,7 @@ def agreement_table(clusters: PoolClusters) -> Table:
             Column("p", numeric=True, digits=3, note=f"one-sided, {_PERMUTATIONS} permutations of the groups"),
         ],
         [[item.kind, item.within, item.between, item.p] for item in found],
-        notes=["Distances go from 0 (the same attention) to 1 (no key in common)."],
+        notes=["Distances go from 0 (the same attention) to 1 (no key in common).", UNTRAINED],
     )
 
 
