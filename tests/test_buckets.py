@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isogloss.errors import IsoglossError
-from isogloss.training.buckets import Batches, TokenBudgetBatches
+from isogloss.training.buckets import Batches, TokenBudgetBatches, reading_tokens
 
 lengths_of_items = st.lists(st.integers(0, 90), min_size=1, max_size=120)
 
@@ -178,3 +178,16 @@ def test_a_state_of_another_seed_is_refused():
 def test_impossible_options_are_named(lengths, options, words):
     with pytest.raises(IsoglossError, match=words):
         TokenBudgetBatches(lengths, **options)
+
+
+def test_what_is_read_at_a_time_suits_the_device() -> None:
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2, 16):
+            torch.set_num_threads(threads)
+            found.append(reading_tokens(torch.device("cpu")))
+    finally:
+        torch.set_num_threads(before)
+    assert found == [1024, 2048, 4096]
+    assert reading_tokens(torch.device("cuda")) == 4096 and reading_tokens(torch.device("cpu"), 7) == 7

@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from isogloss.errors import IsoglossError
 
 Indices = NDArray[np.int64]
-# Without a gradient a batch need not be large. The states of a thousand tokens stay in a processor's cache: rows with two
-# prompts of 20 are read 17 % faster than with four times as many (docs/benchmarks.md). An accelerator wants more at a time.
-_READ_ON_CPU, _READ_ELSEWHERE = 1024, 4096
+# Without a gradient a batch need not be large: on a processor it is best when each thread's states stay in its cache
+# (docs/benchmarks.md). More rows at a time gain nothing from four threads on; an accelerator wants as many.
+_READ_BY_A_THREAD, _READ_AT_MOST = 1024, 4096
 
 
 def reading_tokens(device: torch.device, asked: int | None = None) -> int:
     """Most tokens of a batch that is read without a gradient: what was asked for, else what suits the device."""
     if asked is not None:
         return asked
-    return _READ_ON_CPU if device.type == "cpu" else _READ_ELSEWHERE
+    return min(_READ_BY_A_THREAD * torch.get_num_threads(), _READ_AT_MOST) if device.type == "cpu" else _READ_AT_MOST
 
 
 class BatchSource(Protocol):
