@@ -1,4 +1,4 @@
-"""The backbones that travel with the package, one of each kind."""
+"""The backbones that travel with the package: one of each kind, and an encoder with a prompt pool."""
 
 from pathlib import Path
 
