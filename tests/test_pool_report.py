@@ -123,6 +123,7 @@ def test_bad_input_is_one_sentence(world: Path, tmp_path: Path, capsys: pytest.C
         (("show", "-b", world / "backbone", *text, "-l", "Klingonish"), "Klingonish"),
         (("show", "-b", world / "backbone", *text, "--html", tmp_path), "this is a folder"),
         (("show", "-m", tmp_path, *text), "is not a saved module"),
+        (("show", "-b", "bundled:encoder", *text), "--backbone bundled:encoder: it was trained without a prompt pool"),
         (("train", "-b", world / "backbone", *text, "-o", tmp_path / "o", "-m", "pool:4"), "KEYSxLENGTH"),
     ]:
         result = isogloss(capsys, "pool", *arguments)

@@ -201,6 +201,11 @@ def show(
 
     texts = {code: _last_texts(found, documents) for code, found in files.items()}
     loaded = open_backbone(name, dtype, device)
+    if module is None and not loaded.pool:
+        raise IsoglossError(
+            f"--backbone {name}: it was trained without a prompt pool; name one that has one (bundled:encoder-pool, say), or a "
+            "saved pool with --module."
+        )
     stack = Stack(loaded) if module is None else Stack(loaded, [load_module(module, loaded)], backbone_pool=False)
     usage = pool_usage(stack, texts).to_json()
     spec = format_module(retrieval.retrievals(stack.slots)[0][0].single.config)
