@@ -111,6 +111,12 @@ def test_pool_train_then_show(world: Path, tmp_path: Path, capsys: pytest.Captur
     assert "shared" in succeed(capsys, "modules", "list", tmp_path).out
 
 
+def test_a_backbone_without_a_pool_has_none_to_show(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = isogloss(capsys, "pool", "show", "-b", "bundled:encoder", "--text", world / "text")
+    said = found.err.strip().splitlines()[-1]
+    assert found.status == 2 and said.startswith("error: --backbone bundled:encoder: it was trained without a prompt")
+
+
 def test_bad_input_is_one_sentence(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     text = ("--text", world / "text")
@@ -123,7 +129,6 @@ def test_bad_input_is_one_sentence(world: Path, tmp_path: Path, capsys: pytest.C
         (("show", "-b", world / "backbone", *text, "-l", "Klingonish"), "Klingonish"),
         (("show", "-b", world / "backbone", *text, "--html", tmp_path), "this is a folder"),
         (("show", "-m", tmp_path, *text), "is not a saved module"),
-        (("show", "-b", "bundled:encoder", *text), "--backbone bundled:encoder: it was trained without a prompt pool"),
         (("train", "-b", world / "backbone", *text, "-o", tmp_path / "o", "-m", "pool:4"), "KEYSxLENGTH"),
     ]:
         result = isogloss(capsys, "pool", *arguments)
