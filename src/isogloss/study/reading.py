@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from isogloss.errors import IsoglossError
+from isogloss.storage.plain_yaml import PlainLoader
 from isogloss.study.spec import Grid, Study
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::([^}]*))?\}")
@@ -95,7 +96,7 @@ def _load(source: Path, marks: Marks, above: tuple[Path, ...], asked: str = "") 
         raise IsoglossError(f"The study '{source}' is not UTF-8 text; save it as UTF-8.") from problem
     own = Marks(root=marks.root)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=PlainLoader)
         content = _build(node, (), own, source) if node is not None else {}
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
@@ -143,13 +144,9 @@ def _build(node: Any, path: Place, marks: Marks, source: Path, above: tuple[int,
 def _scalar(node: Any) -> Any:
     loader = yaml.SafeLoader("")
     try:
-        value = loader.construct_object(node)
+        return loader.construct_object(node)
     finally:
         loader.dispose()
-    # `no` is the code of Norwegian, and YAML 1.1 takes it (and on, off, yes) for a truth value.
-    if isinstance(value, bool) and node.value.lower() not in ("true", "false"):
-        return node.value
-    return value
 
 
 def _expand(text: str) -> str:
@@ -186,7 +183,7 @@ def _override(content: dict[str, Any], text: str, marks: Marks) -> None:
     if not equals or not all(path):
         raise IsoglossError(f"--set {text}: expected KEY.PATH=VALUE, such as --set grid.seed=[1,2,3].")
     try:
-        node = yaml.compose(value, Loader=yaml.SafeLoader)
+        node = yaml.compose(value, Loader=PlainLoader)
     except yaml.YAMLError as problem:
         raise IsoglossError(
             f"--set {text}: the value is not YAML ({getattr(problem, 'problem', problem)}); quote it."

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from isogloss.errors import IsoglossError
 from isogloss.languages import resolve
+from isogloss.storage.plain_yaml import PlainLoader
 
 # In front of a data set of the Hub.
 HUB = "hub:"
@@ -27,8 +28,8 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
 _VARIABLE = re.compile(r"\$\{(\w+)(?::([^}]*))?\}")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML whose truth values are true and false alone, as `no` is the code of Norwegian, and that takes no key twice."""
+class _Loader(PlainLoader):
+    """YAML that takes no key twice."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """Refuses what would be lost without a word: of two lists of texts, say, the first one."""
@@ -39,14 +40,6 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=f"the key '{name}' stands there twice", problem_mark=key.start_mark)
             seen.add(name)
         return super().construct_mapping(node, deep)
-
-
-_BOOL = "tag:yaml.org,2002:bool"
-_Loader.yaml_implicit_resolvers = {
-    first: [rule for rule in rules if rule[0] != _BOOL]
-    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(_BOOL, re.compile("(?:true|false)$", re.IGNORECASE), list("tTfF"))
 
 
 class _Strict(BaseModel):
