@@ -78,13 +78,13 @@ def main() -> None:
     if arguments.source is None and arguments.scores is None and arguments.note is None:
         parser.error("give a source, --scores or --note")
     try:
-        scores = None if arguments.scores is None else read_scores(arguments.scores)
+        changed: dict[str, Any] = {} if arguments.scores is None else {"scores": read_scores(arguments.scores)}
+        if arguments.note is not None:
+            changed["notes"] = arguments.note
         if arguments.source is not None:
             bundle(arguments.source, _BACKBONES / arguments.name)
-        if scores is not None:
-            change_card(_BACKBONES / arguments.name, scores=scores)
-        if arguments.note is not None:
-            change_card(_BACKBONES / arguments.name, notes=arguments.note)
+        if changed:
+            change_card(_BACKBONES / arguments.name, **changed)
     except IsoglossError as problem:
         parser.error(str(problem))
 

@@ -35,6 +35,10 @@ Overwrite = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+ReadingTokens = Annotated[
+    int | None,
+    typer.Option("--tokens-per-batch", min=1, help="Most tokens of a batch, with padding [what suits the device]."),
+]
 Dtype = Annotated[
     str | None,
     typer.Option(

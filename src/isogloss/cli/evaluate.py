@@ -51,10 +51,7 @@ def evaluate(
     field: o.Fields = None,
     bad_rows: o.BadRows = "error",
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many rows of a language.")] = None,
-    tokens_per_batch: Annotated[
-        int | None,
-        typer.Option("--tokens-per-batch", min=1, help="Most tokens of a batch, with padding [what suits the device]."),
-    ] = None,
+    tokens_per_batch: o.ReadingTokens = None,
     layer: Annotated[
         int | None,
         typer.Option("--layer", min=1, help="Retrieval: block whose states are pooled [last; suite: XTREME's]."),

@@ -34,10 +34,7 @@ def predict(
     backbone: o.BackboneOfModule = None,
     missing: o.Missing = "error",
     field: o.Fields = None,
-    tokens_per_batch: Annotated[
-        int | None,
-        typer.Option("--tokens-per-batch", min=1, help="Most tokens of a batch, with padding [what suits the device]."),
-    ] = None,
+    tokens_per_batch: o.ReadingTokens = None,
     dtype: o.Dtype = None,
     device: o.Device = None,
     threads: o.Threads = None,

@@ -78,7 +78,7 @@ def learn_updates(steps: Sequence[Step], job: Job, desk: Desk) -> tuple[Made, di
                 stage,
                 desk.store.work(step.key) / MODULE,
                 language_modules=[language_part(key, inputs, desk, backbone) for key in spec["languages"].values()],
-                data_name="+".join(dict.fromkeys(Path(name).name for name in inputs["data"].values())),
+                data_name=_data_name(step),
                 split=inputs["train"],
                 auxiliary_split=spec["auxiliary_split"],
                 progress=progress_of(step, desk),
@@ -163,7 +163,7 @@ def _train_task(step: Step, job: Job, desk: Desk) -> tuple[Step, Path]:
                 *shared_modules(step, desk, backbone),
                 *(language_part(key, step.inputs, desk, backbone) for key in spec["languages"].values()),
             ],
-            data_name="+".join(dict.fromkeys(Path(name).name for name in step.inputs["data"].values())),
+            data_name=_data_name(step),
             split=step.inputs["train"],
             update=_opened(step, desk),
             progress=progress_of(step, desk),
@@ -201,7 +201,7 @@ def _seeds(steps: Sequence[Step], job: Job, desk: Desk) -> Made:
             [desk.store.work(step.key) / MODULE for step in steps],
             common,
             language_modules=[language_part(key, step.inputs, desk, backbone) for key in spec["languages"].values()],
-            data_name="+".join(dict.fromkeys(Path(name).name for name in step.inputs["data"].values())),
+            data_name=_data_name(step),
             split=step.inputs["train"],
             progress=progress_of(step, desk),
         )
@@ -212,6 +212,10 @@ def _seeds(steps: Sequence[Step], job: Job, desk: Desk) -> Made:
                 keep_training(one, job, desk, out, began, facts)
     shutil.rmtree(common, ignore_errors=True)
     return [(step, out) for step, (out, _) in zip(steps, rooms, strict=True)]
+
+
+def _data_name(step: Step) -> str:
+    return "+".join(dict.fromkeys(Path(name).name for name in step.inputs["data"].values()))
 
 
 def _common(steps: Sequence[Step], desk: Desk) -> Path:

@@ -23,6 +23,14 @@ def reading_tokens(device: torch.device, asked: int | None = None) -> int:
     return min(_READ_BY_A_THREAD * torch.get_num_threads(), _READ_AT_MOST) if device.type == "cpu" else _READ_AT_MOST
 
 
+def reading_batches(
+    lengths: Sequence[int] | Indices, device: torch.device, tokens_per_batch: int | None = None
+) -> list[Indices]:
+    """Item numbers batch by batch, the shortest items first, for a pass without a gradient; see `reading_tokens`."""
+    most = reading_tokens(device, tokens_per_batch)
+    return TokenBudgetBatches(lengths, tokens_per_batch=most, shuffle=False).epoch_batches()
+
+
 class BatchSource(Protocol):
     """What `fit` draws batches from.
 

@@ -12,7 +12,7 @@ from isogloss.modules import TransferModule
 from isogloss.stack import Bank, Stack
 from isogloss.tasks import Example
 from isogloss.tasks.heads import Encoded, Head, Prediction
-from isogloss.training.buckets import TokenBudgetBatches, reading_tokens
+from isogloss.training.buckets import reading_batches
 from isogloss.training.language_stage import EVERY
 
 Missing = Literal["error", "none"]
@@ -116,9 +116,7 @@ class Predictor:
         # A dev score in the middle of training, or right after it, must not have the head's dropout in it.
         group.stack.eval()
         self.head.eval()
-        most = reading_tokens(self.backbone.device, tokens_per_batch)
-        sampler = TokenBudgetBatches([row.length for row in rows], tokens_per_batch=most, shuffle=False)
-        for batch in sampler.epoch_batches():
+        for batch in reading_batches([row.length for row in rows], self.backbone.device, tokens_per_batch):
             picked = [rows[number] for number in batch]
             spoken = [examples[row.example].language for row in picked]
             routes: dict[str, Any] = dict(group.stack.language_routes(spoken))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from isogloss.errors import IsoglossError
 from isogloss.stack import Stack, retrieval
-from isogloss.training.buckets import TokenBudgetBatches, reading_tokens
+from isogloss.training.buckets import reading_batches
 from isogloss.training.lm_batches import text_batch
 
 # A key is dead when it gets less than this share of an even one's attention in every language.
@@ -113,9 +113,7 @@ def _attention(stack: Stack, slot: str, code: str, texts: Sequence[str], tokens_
         cut = {"truncation": True, "max_length": stack.text_budget}
     rows = [ids or [backbone.pad_id] for ids in backbone.tokenizer(list(texts), verbose=False, **cut)["input_ids"]]
     found: list[Tensor] = []
-    most = reading_tokens(stack.backbone.device, tokens_per_batch)
-    sampler = TokenBudgetBatches([len(row) for row in rows], tokens_per_batch=most, shuffle=False)
-    for picked in sampler.epoch_batches():
+    for picked in reading_batches([len(row) for row in rows], backbone.device, tokens_per_batch):
         lengths = torch.tensor([len(rows[number]) for number in picked])
         ids = torch.nn.utils.rnn.pad_sequence(
             [torch.tensor(rows[number]) for number in picked], batch_first=True, padding_value=backbone.pad_id

@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from torch import nn
 
 from isogloss.backbones import Backbone, fingerprint, load_backbone
 from isogloss.backbones.attention import use_own_attention
 from isogloss.backbones.families import family_of
-from isogloss.backbones.pool_part import POOL_NAME, save_pool, without_pool
+from isogloss.backbones.pool_part import save_pool, without_pool
 from isogloss.backbones.processor import has_bf16
 from isogloss.backbones.sites import resolve_sites
 from isogloss.corpora import (
@@ -192,7 +191,7 @@ def _parts(backbone: Backbone, recipe: Recipe) -> list[TrainedPart]:
     table = model.get_input_embeddings().weight
     if recipe.embedding_rate == 0:
         table.requires_grad_(False)
-    pool = list(getattr(model, POOL_NAME, nn.ParameterDict()).values()) if recipe.pool_rate != 1 else []
+    pool = list((backbone.pool_tensors or {}).values()) if recipe.pool_rate != 1 else []
     apart = {id(weight) for weight in (table, *pool)}
     parts = [TrainedPart("body", [weight for weight in dict.fromkeys(model.parameters()) if id(weight) not in apart])]
     if recipe.embedding_rate > 0:

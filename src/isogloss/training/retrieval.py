@@ -20,7 +20,7 @@ from isogloss.stack import Bank, Stack, TextBatch
 from isogloss.stack.layers import reading_layer
 from isogloss.tasks import Example, Task, evaluate_predictions, get_task, read
 from isogloss.tasks.reading import PIVOT
-from isogloss.training.buckets import TokenBudgetBatches, reading_tokens
+from isogloss.training.buckets import reading_batches
 from isogloss.training.evaluation import mean_scores
 from isogloss.training.inference import Missing
 from isogloss.training.language_stage import EVERY
@@ -69,9 +69,7 @@ def sentence_vectors(
     rows = _tokenise(backbone, texts, stack.text_budget)
     stack.eval()
     found = torch.empty(len(texts), backbone.hidden_size)
-    most = reading_tokens(backbone.device, tokens_per_batch)
-    sampler = TokenBudgetBatches([len(row) for row in rows], tokens_per_batch=most, shuffle=False)
-    for batch in sampler.epoch_batches():
+    for batch in reading_batches([len(row) for row in rows], backbone.device, tokens_per_batch):
         picked = [torch.tensor(rows[number]) for number in batch]
         ids = torch.nn.utils.rnn.pad_sequence(picked, batch_first=True, padding_value=backbone.pad_id)
         lengths = torch.tensor([len(row) for row in picked])
